@@ -104,7 +104,7 @@ class PatternKind(enum.Enum):
     PATH = "path"  # path below the root
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Pattern:
     """A glob over cgroup names. UNIT and USER_UNIT: one component. PATH: "/a/*/b", "/" alone is the root.
 
@@ -114,9 +114,6 @@ class Pattern:
 
     kind: PatternKind
     glob: str
-
-    def __lt__(self, other: Pattern) -> bool:
-        return (self.kind.value, self.glob) < (other.kind.value, other.glob)
 
 
 @dataclass(frozen=True, slots=True)
