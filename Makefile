@@ -1,16 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
 SHELL := /bin/bash
 VENV := .venv
+PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.stamp
 OBJECTS := daemon/cgnetd/kernel/objects
+BPF_SOURCES := $(shell find bpf tests/kernel/bpf -name '*.[ch]' 2>/dev/null)
 
-.PHONY: setup bpf
-setup: $(STAMP) bpf
+# Under CI a kernel test that cannot run is a failure, not a skip.
+PYTEST_ARGS ?=
+REQUIRE_KERNEL := $(if $(CI),--require-kernel)
 
-$(STAMP): pyproject.toml
-	python3 -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[test]'
-	touch $@
+.DEFAULT_GOAL := help
+.PHONY: help setup packages bpf demo test lint bench clean
 
-bpf:
-	$(MAKE) --no-print-directory -C bpf OUT=$(abspath $(OBJECTS))
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: packages $(STAMP) bpf ## install what is missing, make .venv, build the programs
+
+packages:
+	@packaging/setup-debian.sh
+
+$(STAMP): pyproject.toml | packages
+	@[ -x $(PYTHON) ] || python3 -m venv $(VENV)
+	@quiet=--quiet; [ -t 1 ] && quiet=; $(VENV)/bin/pip install $$quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+bpf: | packages ## build the programs of the kernel side
+	@$(MAKE) --no-print-directory -C bpf OUT=$(abspath $(OBJECTS))
+
+demo: setup ## the daemon on a private cgroup, real clients, every verdict explained; needs root
+	@$(PYTHON) tests/demo/run.py
+
+test: setup ## all tests; PYTEST_ARGS="-k name" for some; kernel tests need root
+	@$(PYTHON) -m pytest $(REQUIRE_KERNEL) $(PYTEST_ARGS)
+
+lint: setup ## types, style, format
+	@$(PYTHON) -m mypy
+	@$(PYTHON) -m ruff check daemon tests
+	@$(PYTHON) -m ruff format --check daemon tests
+	@if command -v clang-format >/dev/null; then clang-format --dry-run --Werror $(BPF_SOURCES); \
+	 else echo "lint: clang-format is not installed: C was not checked"; fi
+
+bench: setup ## the cost of a verdict, of a reload, of an idle daemon; needs root
+	@$(PYTHON) tests/bench/run.py
+
+clean: ## remove what was built, .venv too
+	rm -rf $(VENV) build dist daemon/*.egg-info .mypy_cache .ruff_cache .hypothesis $(OBJECTS)
+	find daemon tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs the Debian packages that building, testing and the demo need. Does nothing, quickly, when all are there.
+# Shows apt's work on a terminal; in a pipe it is silent unless it fails. Mounts nothing, starts nothing.
+set -euo pipefail
+
+packages=(
+    python3 python3-venv python3-dev gcc libc6-dev make pkg-config # the daemon; systemd-python is built from source
+    clang llvm libbpf1 libbpf-dev linux-libc-dev                   # the programs in the kernel, and their loader
+    libsystemd-dev ca-certificates                                 # journal and notify; the Python package index
+    iproute2 util-linux curl socat bind9-dnsutils                  # clients and namespaces of the demo and the tests
+)
+
+if ! command -v dpkg-query >/dev/null; then
+    echo "setup: not a Debian system; needed here under their own names: ${packages[*]}" >&2
+    exit 0
+fi
+
+installed() {
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ] ||
+        # pkg-config and others are also provided by packages of another name
+        dpkg-query -W -f '${db:Status-Status} ${Provides}\n' 2>/dev/null | grep -qE "^installed .*\b$1\b"
+}
+
+# One query for the usual case: everything is there.
+missing=()
+status=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${packages[@]}" 2>/dev/null || true)
+for package in "${packages[@]}"; do
+    grep -qx "$package installed" <<<"$status" || installed "$package" || missing+=("$package")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if [ "$(id -u)" -ne 0 ]; then
+    echo "setup: missing packages: ${missing[*]}" >&2
+    echo "setup: run again as root, or: apt-get install ${missing[*]}" >&2
+    exit 1
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+install() {
+    apt-get -q update && apt-get -q install -y --no-install-recommends "${missing[@]}"
+}
+if [ -t 1 ]; then
+    echo "setup: installing ${missing[*]}"
+    install
+else
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
+    install >"$log" 2>&1 || {
+        cat "$log" >&2
+        echo "setup: cannot install packages: ${missing[*]}" >&2
+        exit 1
+    }
+fi
