@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading whole files that somebody else may be writing.
+
+Must not know what is in them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import stat
+from dataclasses import dataclass
+
+LARGEST_BYTES = 256 * 1024 * 1024
+_ATTEMPTS = 5
+
+
+class BeingWritten(OSError):
+    """Somebody has the file open for writing: what it holds now may be half of what it will hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells whether a file is the one that was read. All zero: there is none."""
+
+    path: str
+    device: int = 0
+    inode: int = 0
+    size: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    stamp: Stamp
+    data: bytes
+
+    @property
+    def path(self) -> str:
+        return self.stamp.path
+
+
+def stamp(path: str) -> Stamp:
+    """The stamp of what `path` leads to now; never raises."""
+    try:
+        return _stamp(path, os.stat(path))
+    except OSError:
+        return Stamp(path)
+
+
+def read_whole(path: str) -> FileContent:
+    """Read a regular file as one consistent whole.
+
+    Raises BeingWritten while it is open for writing, OSError if it cannot be read, is no regular file or is too large.
+    """
+    # O_NONBLOCK: a FIFO of that name must not hold the daemon.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError("not a regular file")
+        _hold_writers(fd)
+        return _read_stable(path, fd)
+    finally:
+        os.close(fd)  # gives the lease up
+
+
+def _hold_writers(fd: int) -> None:
+    """Take a read lease: the kernel refuses it while a writer is there, and lets new writers wait until we are done.
+
+    Where leases are not offered (some file systems, files of other users without CAP_LEASE), comparing stamps must do.
+    """
+    try:
+        # A waiting writer would have us sent SIGIO, which kills; SIGURG is ignored unless asked for.
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError as error:
+        raise BeingWritten("open for writing: not read before its writer has closed it") from error
+    except OSError:
+        return
+
+
+def _read_stable(path: str, fd: int) -> FileContent:
+    for _ in range(_ATTEMPTS):
+        before = os.fstat(fd)
+        if before.st_size > LARGEST_BYTES:
+            raise OSError(f"too large: {before.st_size} bytes, accepted are up to {LARGEST_BYTES}")
+        data = _read_all(fd)
+        after = _stamp(path, os.fstat(fd))
+        if after == _stamp(path, before) and len(data) == after.size:
+            return FileContent(after, data)
+    raise BeingWritten("changes while it is read")
+
+
+def _read_all(fd: int) -> bytes:
+    os.lseek(fd, 0, os.SEEK_SET)
+    with os.fdopen(fd, "rb", closefd=False) as stream:
+        return stream.read(LARGEST_BYTES + 1)
+
+
+def _stamp(path: str, status: os.stat_result) -> Stamp:
+    return Stamp(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

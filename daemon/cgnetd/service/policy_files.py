@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which policy files are in force, by systemd's drop-in rules, and what they hold.
+
+A file name in an earlier directory masks the same name in later ones; a link to /dev/null or an empty file disables the
+name. Files are taken in the order of their names across the directories. Must not know what a policy is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cgnetd.errors import Problem
+from cgnetd.service.files import BeingWritten, FileContent, read_whole
+
+SUFFIX = ".yaml"
+_MISTAKEN_SUFFIX = ".yml"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The paths in force, in order; `problems` reject the whole set."""
+
+    paths: tuple[str, ...]
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The files in force. `writing`: paths that cannot be read yet, for they are open for writing."""
+
+    files: tuple[FileContent, ...]
+    problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...]
+    writing: tuple[str, ...]
+
+
+def list_policies(directories: Sequence[str]) -> Listing:
+    """Find the policy files of `directories`, the first being the strongest; one that is not there holds none."""
+    names: dict[str, str] = {}
+    problems: list[Problem] = []
+    warnings: list[Problem] = []
+    for directory in directories:
+        try:
+            found = sorted(os.listdir(directory))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            problems.append(_whole(directory, f"directory cannot be read: {error.strerror}"))
+            continue
+        for name in found:
+            if name.startswith("."):
+                continue
+            if name.endswith(SUFFIX):
+                names.setdefault(name, os.path.join(directory, name))
+            elif name.endswith(_MISTAKEN_SUFFIX):
+                warnings.append(_whole(os.path.join(directory, name), f"ignored: policy files end in {SUFFIX}"))
+    paths = tuple(names[name] for name in sorted(names) if os.path.realpath(names[name]) != os.devnull)
+    return Listing(paths, tuple(problems), tuple(warnings))
+
+
+def read_policies(directories: Sequence[str]) -> Reading:
+    """List and read. Never raises: what cannot be read is a problem."""
+    listing = list_policies(directories)
+    reading = read_paths(listing.paths)
+    problems = tuple(sorted((*listing.problems, *reading.problems)))
+    return Reading(reading.files, problems, listing.warnings, reading.writing)
+
+
+def read_paths(paths: Iterable[str]) -> Reading:
+    """Read these files, in this order; empty ones are left out. Never raises."""
+    files: list[FileContent] = []
+    problems: list[Problem] = []
+    writing: list[str] = []
+    for path in paths:
+        try:
+            content = read_whole(path)
+        except BeingWritten as error:
+            writing.append(path)
+            problems.append(_whole(path, str(error)))
+        except OSError as error:
+            problems.append(_whole(path, f"cannot be read: {error.strerror or error}"))
+        else:
+            # Told empty only now: a file that an editor has just truncated is one being written, not a disabled one.
+            if content.data:
+                files.append(content)
+    return Reading(tuple(files), tuple(problems), (), tuple(writing))
+
+
+def _whole(path: str, message: str) -> Problem:
+    return Problem(path, 0, 0, "", message)
