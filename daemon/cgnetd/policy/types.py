@@ -118,7 +118,7 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The cgroups a policy governs: what `match` matches and everything below, less what `exclude` matches and everything below."""
+    """The cgroups a policy governs: what `match` matches and all below, less what `exclude` matches and all below."""
 
     match: tuple[Pattern, ...]
     exclude: tuple[Pattern, ...] = ()
@@ -166,9 +166,10 @@ class PolicySet:
 class Flow:
     """What a socket call asks for, as the policy sees it.
 
-    `address` is a host-order integer of `family` (4 or 6); an IPv4-mapped address is family 4. Egress: the destination, with
-    0.0.0.0 and :: already turned into what the kernel connects to (loopback). Bind: the wanted local address.
-    POST_BIND: `port` is the one the kernel picked. SOCKET: address and port are 0; `raw` says that the socket can send any protocol.
+    `address` is a host-order integer of `family` (4 or 6); an IPv4-mapped address is family 4. Egress: the destination,
+    with 0.0.0.0 and :: already turned into what the kernel connects to (loopback). Bind: the wanted local address.
+    POST_BIND: `port` is the one the kernel picked. SOCKET: address and port are 0; `raw` says that the socket can send
+    any protocol.
     `v6_only` matters for BIND/POST_BIND of [::] alone: if false, it is judged as 0.0.0.0 too.
     """
 
@@ -183,7 +184,7 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What decided. `policy` and `rule` are None where nothing did (the daemon's default_action); rule None with a policy: its default."""
+    """What decided: a rule, a policy's default (rule None), or the daemon's default_action (policy None too)."""
 
     action: Action  # ALLOW or DENY
     errno: int = 0  # of a deny, positive
@@ -193,7 +194,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One policy on the way to a decision: the rule that matched (None: none did), what the policy said, and why it counted or not."""
+    """One policy on the way to a decision: the rule that matched (None: none did) and what the policy said."""
 
     policy: Policy
     rule: Rule | None
