@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a policy says of sockets whose later calls no hook sees: one rule reference a protocol class, and one for raw.
+
+Nothing is known of such a socket's destinations, so the first deny that could apply denies, and only a rule without any
+condition allows or passes. Must not know of tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cgnetd.datapath import abi
+from cgnetd.datapath.rows import EGRESS_HOOKS, PROTOCOLS
+from cgnetd.policy.types import Action, AddressRanges, Protocol, Rule
+
+EVERYTHING = AddressRanges(((0, (1 << 32) - 1),), ((0, (1 << 128) - 1),))
+
+
+def opaque_references(egress: Sequence[Rule], fallback: int) -> tuple[int, ...]:
+    """References for abi.PROTO_TCP .. PROTO_OTHER, then OPAQUE_RAW; `fallback` where no rule decides."""
+    decisive = [(abi.REF_RULE + i, rule) for i, rule in enumerate(egress) if _denies(rule) or _unconditional(rule)]
+    by_protocol = [next((ref for ref, rule in decisive if _names(rule, p)), fallback) for p in PROTOCOLS]
+    raw = next((ref for ref, rule in decisive if _denies(rule) or rule.protocols is None), fallback)
+    return (*by_protocol, raw)
+
+
+def _denies(rule: Rule) -> bool:
+    return rule.action is Action.DENY
+
+
+def _names(rule: Rule, protocol: Protocol) -> bool:
+    return rule.protocols is None or protocol in rule.protocols
+
+
+def _unconditional(rule: Rule) -> bool:
+    everywhere = rule.addresses is None or rule.addresses == EVERYTHING
+    return everywhere and rule.ports is None and rule.hooks.issuperset(EGRESS_HOOKS)

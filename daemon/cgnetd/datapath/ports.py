@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Port lists: for a list of rules in order, which one decides each port.
+
+A list is cells `first port | rule reference`, sorted, the first at port 0. Key 0 is "port 0": what `ephemeral` and
+rules without ports match. Equal lists are one. Must not know of addresses.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections.abc import Sequence
+
+from cgnetd.datapath.budget import Budget
+from cgnetd.policy.types import Range, Rule
+
+LAST_PORT = 65535
+EVERY_PORT: tuple[Range, ...] = ((0, LAST_PORT),)
+EPHEMERAL: Range = (0, 0)
+
+
+def port_ranges(rule: Rule) -> tuple[Range, ...]:
+    """What the rule matches, as ranges of list keys 0..65535."""
+    if rule.ports is None:
+        return EVERY_PORT
+    return (EPHEMERAL, *rule.ports) if rule.ephemeral else rule.ports
+
+
+def first_match(ranges: Sequence[tuple[int, int, int]], fallback: int) -> list[tuple[int, int]]:
+    """Sweep `(first, last, reference)` ranges: the lowest reference wins, `fallback` where none matches.
+
+    Returns `(first port, reference)` pairs, sorted, the first at 0, neighbours with different references.
+    """
+    waiting = sorted(ranges)
+    boundaries = sorted({0, *(r[0] for r in waiting), *(r[1] + 1 for r in waiting if r[1] < LAST_PORT)})
+    live: list[tuple[int, int]] = []
+    found: list[tuple[int, int]] = []
+    upcoming = 0
+    for port in boundaries:
+        while upcoming < len(waiting) and waiting[upcoming][0] == port:
+            heapq.heappush(live, (waiting[upcoming][2], waiting[upcoming][1]))
+            upcoming += 1
+        while live and live[0][1] < port:
+            heapq.heappop(live)
+        reference = live[0][0] if live else fallback
+        if not found or found[-1][1] != reference:
+            found.append((port, reference))
+    return found
+
+
+class PortLists:
+    """Every port list of one policy, shared by content. `cells` is their part of the blob, from offset 0."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.cells = array("Q")
+        self._budget = budget
+        self._by_content: dict[bytes, int] = {}
+
+    @property
+    def count(self) -> int:
+        """Distinct lists so far."""
+        return len(self._by_content)
+
+    def add(self, ranges: Sequence[tuple[int, int, int]], fallback: int) -> int:
+        """The cell `offset | entry count` of the list that these ranges make."""
+        entries = array("Q", [port << 32 | reference for port, reference in first_match(ranges, fallback)])
+        content = entries.tobytes()
+        known = self._by_content.get(content)
+        if known is None:
+            self._budget.spend_cells(len(entries))
+            known = self._by_content[content] = len(self.cells) << 32 | len(entries)
+            self.cells.extend(entries)
+        return known

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One section of one policy: which rules meet at a set of addresses, and the row of port lists that makes of it.
+
+Rules that hold the same addresses object form a group; the sweep over addresses sees groups only. A row has one port
+list a context (egress: hook and protocol, bind: protocol). Contexts to which the same rules apply share the work. Must
+not know of address tables or offsets outside the blob.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from itertools import chain
+
+from cgnetd.datapath.budget import Budget
+from cgnetd.datapath.ports import PortLists, port_ranges
+from cgnetd.policy.types import AddressRanges, Hook, Protocol, Rule
+
+PROTOCOLS = (Protocol.TCP, Protocol.UDP, Protocol.UDPLITE, Protocol.SCTP, Protocol.ICMP, Protocol.OTHER)
+EGRESS_HOOKS = (Hook.CONNECT, Hook.SENDMSG)
+EGRESS_CONTEXTS = tuple((hook, protocol) for hook in EGRESS_HOOKS for protocol in PROTOCOLS)
+BIND_CONTEXTS = tuple((None, protocol) for protocol in PROTOCOLS)
+
+Context = tuple[Hook | None, Protocol]
+
+
+class Rows:
+    """Groups and rows of one section. References are `first_reference` + index of the rule, or `fallback` where none is."""
+
+    def __init__(
+        self,
+        rules: Sequence[Rule],
+        contexts: Sequence[Context],
+        lists: PortLists,
+        budget: Budget,
+        *,
+        first_reference: int,
+        fallback: int,
+    ) -> None:
+        self.addresses: list[AddressRanges | None] = []  # of each group; None is everywhere
+        self.cells = array("Q")
+        self._rules = rules
+        self._fallback = fallback
+        self._lists = lists
+        self._budget = budget
+        self._ranges = _reference_ranges(rules, first_reference)
+        self._members, self._columns = self._classify(rules, contexts)
+        self._lists_by_rules: dict[tuple[int, ...], int] = {}
+        self._rows_by_content: dict[tuple[int, ...], int] = {}
+
+    @property
+    def count(self) -> int:
+        """Distinct rows so far."""
+        return len(self._rows_by_content)
+
+    def always(self) -> tuple[int, ...]:
+        """The groups that are everywhere."""
+        return tuple(group for group, addresses in enumerate(self.addresses) if addresses is None)
+
+    def add(self, groups: tuple[int, ...]) -> int:
+        """The number of the row where exactly these groups (ascending) meet."""
+        lists = [self._port_list(members, groups) for members in self._members]
+        content = tuple([lists[column] for column in self._columns])
+        row = self._rows_by_content.get(content)
+        if row is None:
+            self._budget.spend_cells(len(content))
+            row = self._rows_by_content[content] = len(self._rows_by_content)
+            self.cells.extend(content)
+        return row
+
+    def _port_list(self, members: Sequence[Sequence[int]], groups: tuple[int, ...]) -> int:
+        rules = _merge([members[group] for group in groups])
+        known = self._lists_by_rules.get(rules)
+        if known is None:
+            ranges: list[tuple[int, int, int]] = []
+            for rule in rules:
+                ranges += self._ranges[rule]
+                if self._rules[rule].ports is None:
+                    break  # it leaves nothing to the rules behind it
+            self._budget.spend_steps(len(rules))
+            known = self._lists_by_rules[rules] = self._lists.add(ranges, self._fallback)
+        return known
+
+    def _classify(
+        self, rules: Sequence[Rule], contexts: Sequence[Context]
+    ) -> tuple[list[list[list[int]]], tuple[int, ...]]:
+        """Rule indices by class of contexts and group, and the class of each context."""
+        masks = _context_masks(rules, contexts)
+        distinct = sorted(set(masks))
+        signatures = [tuple(mask >> i & 1 for mask in distinct) for i in range(len(contexts))]
+        classes = {signature: i for i, signature in enumerate(dict.fromkeys(signatures))}
+        taken_by = {mask: [k for s, k in classes.items() if s[i]] for i, mask in enumerate(distinct)}
+        members: list[list[list[int]]] = [[] for _ in classes]
+        groups: dict[int, int] = {}
+        for index, rule in enumerate(rules):
+            group = groups.setdefault(id(rule.addresses), len(self.addresses))
+            if group == len(self.addresses):
+                self.addresses.append(rule.addresses)
+                for of_class in members:
+                    of_class.append([])
+            for k in taken_by[masks[index]]:
+                members[k][group].append(index)
+        return members, tuple(classes[signature] for signature in signatures)
+
+
+def _context_masks(rules: Sequence[Rule], contexts: Sequence[Context]) -> list[int]:
+    """For each rule a bit a context that it applies to."""
+    known: dict[tuple[frozenset[Protocol] | None, frozenset[Hook]], int] = {}
+    masks = []
+    for rule in rules:
+        key = (rule.protocols, rule.hooks)
+        mask = known.get(key)
+        if mask is None:
+            mask = known[key] = sum(1 << i for i, context in enumerate(contexts) if _applies(rule, *context))
+        masks.append(mask)
+    return masks
+
+
+def _applies(rule: Rule, hook: Hook | None, protocol: Protocol) -> bool:
+    return (hook is None or hook in rule.hooks) and (rule.protocols is None or protocol in rule.protocols)
+
+
+def _reference_ranges(rules: Sequence[Rule], first_reference: int) -> list[list[tuple[int, int, int]]]:
+    """`(first, last, reference)` of each rule's ports."""
+    return [
+        [(first, last, reference) for first, last in port_ranges(rule)]
+        for reference, rule in enumerate(rules, first_reference)
+    ]
+
+
+def _merge(lists: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """One ascending tuple of ascending lists."""
+    if len(lists) == 1:
+        return tuple(lists[0])
+    return tuple(sorted(chain.from_iterable(lists)))

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a rule id means to people: names, files and lines, kept beside the image it belongs to.
+
+The index travels with the image, so that a daemon with broken policy files still tells what is in force. Must not know
+how an image is laid out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from cgnetd.datapath import abi
+from cgnetd.policy.types import Action, Policy, Rule, Section
+
+EPERM = 1  # errno of every deny that no rule words
+
+BUILT_IN = ("default_action", "unlabelled", "corrupt", "overflow")  # names of the rule ids below abi.RULE_FIRST
+
+
+class RuleRef(NamedTuple):
+    """One rule id. A built-in rule has an empty policy, section, file and tier; a default is named "default.egress" or
+    "default.bind" and stands where `spec.default` does."""
+
+    rule_id: int
+    policy: str
+    rule: str
+    section: str  # "egress" | "bind" | ""
+    file: str
+    line: int  # from 1, 0 = nowhere
+    action: str  # "allow" | "deny" | "pass"
+    errno: int  # of a deny, positive; 0 else
+    log: bool
+    tier: str  # "admin" | "normal" | "baseline" | ""
+    audit: bool
+
+
+class PolicyRef(NamedTuple):
+    """One policy id. `has_egress` and `has_bind`: it says something about that direction."""
+
+    policy_id: int
+    name: str
+    tier: str
+    priority: int
+    audit: bool
+    file: str
+    line: int
+    has_egress: bool
+    has_bind: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RuleIndex:
+    """Rules by id (`refs[i].rule_id == i`) and policies by id of one generation; `digest` is its image's."""
+
+    generation: int
+    digest: str
+    refs: tuple[RuleRef, ...]
+    policies: tuple[PolicyRef, ...]
+
+    def with_generation(self, generation: int) -> RuleIndex:
+        """The same index under another generation number; the digest does not change."""
+        return replace(self, generation=generation)
+
+    def to_bytes(self) -> bytes:
+        """JSON without padding; equal indexes give equal bytes."""
+        document = [self.generation, self.digest, self.refs, self.policies]
+        return json.dumps(document, separators=(",", ":")).encode("ascii")
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> RuleIndex:
+        """The index that `to_bytes` wrote; NUL padding behind it is ignored. ValueError if it is not one."""
+        try:
+            generation, digest, refs, policies = json.loads(data.rstrip(b"\0"))
+            index = cls(int(generation), str(digest), tuple(map(_rule_ref, refs)), tuple(map(_policy_ref, policies)))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"read rule index: {error}") from error
+        if any(ref.rule_id != i for i, ref in enumerate(index.refs)):
+            raise ValueError("read rule index: rule ids are not dense")
+        return index
+
+
+def _rule_ref(fields: list[object]) -> RuleRef:
+    return RuleRef(*fields)  # type: ignore[arg-type]
+
+
+def _policy_ref(fields: list[object]) -> PolicyRef:
+    return PolicyRef(*fields)  # type: ignore[arg-type]
+
+
+def has_egress(policy: Policy) -> bool:
+    """Whether the policy says anything about egress; if not, the walk passes it at once."""
+    return bool(policy.egress) or policy.default_egress is not Action.PASS
+
+
+def has_bind(policy: Policy) -> bool:
+    """Whether the policy says anything about bind."""
+    return bool(policy.bind) or policy.default_bind is not Action.PASS
+
+
+def built_in_refs(default_action: Action) -> tuple[RuleRef, ...]:
+    """The rules below abi.RULE_FIRST. All but an allowing default_action deny, and every deny is told."""
+    deny = default_action is Action.DENY
+    first = _built_in(0, default_action.value, EPERM if deny else 0, deny)
+    return (first, *(_built_in(i, Action.DENY.value, EPERM, True) for i in range(1, len(BUILT_IN))))
+
+
+def policy_refs(policy: Policy, first_id: int) -> Iterator[RuleRef]:
+    """The rules of one policy with consecutive ids: egress, bind, then the defaults that decide."""
+    tier, rule_id = policy.tier.name.lower(), first_id
+    for rule in (*policy.egress, *policy.bind, *default_rules(policy)):
+        deny = rule.action is Action.DENY
+        yield RuleRef(
+            rule_id,
+            policy.name,
+            rule.name,
+            rule.section.value,
+            rule.where.file,
+            rule.where.line,
+            rule.action.value,
+            rule.errno if deny else 0,
+            rule.log,
+            tier,
+            policy.audit,
+        )
+        rule_id += 1
+
+
+def default_rules(policy: Policy) -> tuple[Rule, ...]:
+    """The defaults that decide, as rules that match everything; one that denies logs."""
+    where = policy.default_where or policy.where
+    defaults = ((Section.EGRESS, policy.default_egress), (Section.BIND, policy.default_bind))
+    return tuple(
+        Rule(f"default.{section.value}", section, action, where, errno=EPERM, log=action is Action.DENY)
+        for section, action in defaults
+        if action is not Action.PASS
+    )
+
+
+def policy_ref(policy_id: int, policy: Policy) -> PolicyRef:
+    """What the index says of a policy."""
+    return PolicyRef(
+        policy_id,
+        policy.name,
+        policy.tier.name.lower(),
+        policy.priority,
+        policy.audit,
+        policy.where.file,
+        policy.where.line,
+        has_egress(policy),
+        has_bind(policy),
+    )
+
+
+def rule_cell(ref: RuleRef) -> int:
+    """The cell that the programs read for a rule id."""
+    flags = abi.RULE_LOG if ref.log else 0
+    return abi.cell(ref.rule_id, ref.errno << 16 | flags << 8 | ACTIONS[ref.action])
+
+
+ACTIONS = {
+    Action.ALLOW.value: abi.ACTION_ALLOW,
+    Action.DENY.value: abi.ACTION_DENY,
+    Action.PASS.value: abi.ACTION_PASS,
+}
+
+
+def _built_in(rule_id: int, action: str, errno: int, log: bool) -> RuleRef:
+    return RuleRef(rule_id, "", BUILT_IN[rule_id], "", "", 0, action, errno, log, "", False)
