@@ -28,18 +28,22 @@ class TextStream:
     def write(self, text: str) -> bool:
         """Write, or keep for later; False if it was neither, because the reader is gone or far behind."""
         data = text.encode("utf-8", "backslashreplace")
+        # A reader that was behind already gets no patience again: many writes would add up to a long wait.
+        patience_s = 0.0 if self._pending else _PATIENCE_S
         if len(self._pending) + len(data) > _PENDING_BYTES:
-            self.flush()
+            self._drain(patience_s)
             return False
         self._pending += data
-        return self.flush()
+        return self._drain(patience_s)
 
     def flush(self) -> bool:
-        """Write what waits, as far as it goes without blocking for long. False if the reader is gone."""
-        deadline = time.monotonic() + _PATIENCE_S
+        """Write what waits, as far as it goes without blocking. False if the reader is gone."""
+        return self._drain(0.0)
+
+    def _drain(self, patience_s: float) -> bool:
+        deadline = time.monotonic() + patience_s
         while self._pending:
-            patience_ms = max(0.0, deadline - time.monotonic()) * 1000
-            if not self._poll.poll(patience_ms):
+            if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 return True
             try:
                 written = os.write(self._fd, self._pending[:_CHUNK_BYTES])

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control socket: JSON lines over a UNIX stream socket, for root alone.
+
+One request a line, `{"verb": "...", "args": {...}}`, one answer a line: `{"ok": true, "result": {...}}` or
+`{"ok": false, "error": {...}}`. A verb that streams sends `{"event": {...}}` lines behind its answer and ends with the
+connection. Bytes that are no request end the connection after an answer that says so. Must not know what the verbs do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cgnetd.errors import (
+    CgnetdError,
+    KernelError,
+    PolicyError,
+    PrivilegeError,
+    Problem,
+    SettingsError,
+    UsageError,
+)
+
+LINE_BYTES = 64 * 1024
+CLIENTS = 32
+REQUEST_TIMEOUT_S = 60.0
+BACKLOG_BYTES = 1024 * 1024  # a follower that lets more pile up is dropped
+_PEERCRED = struct.Struct("3i")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a verb answers. `stream`: called once the answer is on its way, to send events until the connection ends."""
+
+    result: Mapping[str, Any]
+    stream: Callable[[Outlet], Awaitable[None]] | None = None
+
+
+class Outlet(Protocol):
+    """Where a streaming verb sends its events."""
+
+    def send(self, event: Mapping[str, Any]) -> bool:
+        """Queue one event without waiting; False once the client is gone or was dropped for being too slow."""
+
+    async def closed(self) -> None:
+        """Return when the client is gone."""
+
+    async def drain(self) -> None:
+        """Wait until the client has taken what is queued."""
+
+
+Handler = Callable[[str, Mapping[str, Any]], Awaitable[Answer]]
+
+
+class ControlServer:
+    """Serves a listening socket. `dropped_followers` counts those that read too slowly."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.dropped_followers = 0
+
+    async def start(self, listener: socket.socket) -> None:
+        """Serve `listener`, which is closed with the server."""
+        self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=LINE_BYTES)
+
+    async def close(self) -> None:
+        """Stop listening and hang up on every client."""
+        if self._server is not None:
+            self._server.close()
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client = _Client(self, reader, writer)
+        try:
+            refusal = self._refusal(writer)
+            if refusal is not None:
+                await client.answer(error_data(refusal))
+                return
+            await self._converse(reader, client)
+        except (ConnectionError, TimeoutError):
+            return
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def _converse(self, reader: asyncio.StreamReader, client: _Client) -> None:
+        while await self._request(reader, client):
+            await client.drain()
+
+    def _refusal(self, writer: asyncio.StreamWriter) -> CgnetdError | None:
+        uid = peer_credentials(writer.get_extra_info("socket"))[1]
+        if uid != 0:
+            return PrivilegeError(f"use the control socket: only root may, you are user {uid}")
+        if len(self._tasks) > CLIENTS:
+            return UsageError(f"use the control socket: {CLIENTS} clients are connected already, accepted are no more")
+        return None
+
+    async def _request(self, reader: asyncio.StreamReader, client: _Client) -> bool:
+        """Answer one request; False when the connection is over."""
+        try:
+            line = await asyncio.wait_for(reader.readline(), REQUEST_TIMEOUT_S)
+        except ValueError:
+            await client.answer(error_data(UsageError(f"read request: longer than {LINE_BYTES} bytes")))
+            return False
+        if not line:
+            return False
+        try:
+            verb, args = parse_request(line)
+        except UsageError as error:
+            await client.answer(error_data(error))
+            return False
+        return await self._perform(verb, args, client)
+
+    async def _perform(self, verb: str, args: Mapping[str, Any], client: _Client) -> bool:
+        try:
+            answer = await self._handler(verb, args)
+        except CgnetdError as error:
+            await client.answer(error_data(error))
+            return True
+        except Exception as error:  # a fault of ours must be seen by the one who asked, and must not end the daemon
+            await client.answer(error_data(CgnetdError(f"perform {verb}: {type(error).__name__}: {error}")))
+            return True
+        await client.answer({"ok": True, "result": answer.result})
+        if answer.stream is None:
+            return True
+        await answer.stream(client)
+        return False
+
+
+class _Client:
+    """One connection's sending end."""
+
+    def __init__(self, server: ControlServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._server = server
+        self._reader = reader
+        self._writer = writer
+        self._dropped = False
+
+    async def answer(self, data: Mapping[str, Any]) -> None:
+        self._writer.write(_line(data))
+        await self._writer.drain()
+
+    def send(self, event: Mapping[str, Any]) -> bool:
+        transport = self._writer.transport
+        if self._dropped or transport.is_closing():
+            return False
+        if transport.get_write_buffer_size() > BACKLOG_BYTES:
+            self._dropped = True
+            self._server.dropped_followers += 1
+            transport.abort()
+            return False
+        self._writer.write(_line({"event": event}))
+        return True
+
+    async def closed(self) -> None:
+        # A client that hangs up is seen by reading only; what it sends meanwhile means nothing.
+        with contextlib.suppress(ConnectionError):
+            while await self._reader.read(LINE_BYTES):
+                pass
+
+    async def drain(self) -> None:
+        await self._writer.drain()
+
+
+def parse_request(line: bytes) -> tuple[str, Mapping[str, Any]]:
+    """The verb and its arguments. Raises UsageError saying what a request looks like."""
+    accepted = 'accepted is one line of JSON: {"verb": "status", "args": {}}'
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"read request: {error}; {accepted}") from None
+    if not isinstance(request, dict) or not isinstance(request.get("verb"), str) or request.keys() - {"verb", "args"}:
+        raise UsageError(f"read request: not an object of verb and args; {accepted}")
+    args = request.get("args", {})
+    if not isinstance(args, dict):
+        raise UsageError(f"read request: args is not an object; {accepted}")
+    return request["verb"], args
+
+
+def error_data(error: CgnetdError) -> dict[str, Any]:
+    """The answer that carries an error."""
+    return {
+        "ok": False,
+        "error": {
+            "kind": _kind(error),
+            "exit_code": error.exit_code,
+            "message": str(error),
+            "problems": [problem_data(problem) for problem in error.problems] if isinstance(error, PolicyError) else [],
+        },
+    }
+
+
+def problem_data(problem: Problem) -> dict[str, Any]:
+    """A problem as JSON."""
+    return {
+        "file": problem.file,
+        "line": problem.line,
+        "column": problem.column,
+        "key": problem.key,
+        "message": problem.message,
+    }
+
+
+def peer_credentials(connection: socket.socket) -> tuple[int, int, int]:
+    """(pid, uid, gid) of the other end of a UNIX socket, as they were when it connected."""
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
+    pid, uid, gid = _PEERCRED.unpack(data)
+    return pid, uid, gid
+
+
+def _kind(error: CgnetdError) -> str:
+    kinds = {
+        PolicyError: "policy",
+        SettingsError: "settings",
+        PrivilegeError: "privilege",
+        UsageError: "usage",
+        KernelError: "kernel",
+    }
+    return next((kind for type_, kind in kinds.items() if isinstance(error, type_)), "internal")
+
+
+def _line(data: Mapping[str, Any]) -> bytes:
+    return json.dumps(data).encode() + b"\n"

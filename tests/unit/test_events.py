@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Events as sentences, JSON and journal entries, and the sinks that take them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from cgnetd.service.events import FlowEvent, Kind, Message, Record, RuleName
+from cgnetd.service.journal import JournalSink, encode, fields_of
+from cgnetd.service.sinks import EventLog, JsonSink
+from cgnetd.service.units import Units, units_of
+
+REST = RuleName("web", "rest", "/etc/cgnetd/policy.d/web.yaml", 12)
+EVENT = FlowEvent(
+    time_ns=1_700_000_000_123_456_789,
+    denied=True,
+    shadow_denied=True,
+    hook="connect",
+    protocol="tcp",
+    family=4,
+    local_address="0.0.0.0",
+    local_port=0,
+    remote_address="10.0.0.1",
+    remote_port=443,
+    errno="EPERM",
+    rule=REST,
+    shadow_rule=REST,
+    generation=7,
+    cgroup_id=4711,
+    cgroup="/system.slice/nginx.service",
+    unit="nginx.service",
+    user_unit="",
+    decided_by="task",
+    pid=42,
+    comm="nginx",
+    uid=33,
+    count=3,
+    first_ns=1_700_000_000_000_000_000,
+    last_ns=1_700_000_000_123_456_789,
+)
+MESSAGE = Message(Kind.POLICY_LOADED, 1_700_000_000_000_000_000, "generation 7 is in force", {"generation": 7})
+
+
+class Recorder:
+    """A sink that keeps what it is given."""
+
+    dropped = 0
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def write(self, records: Sequence[Record]) -> None:
+        self.records.extend(records)
+
+    def flush(self) -> None:
+        self.records.append(MESSAGE)
+
+    def close(self) -> None:
+        self.records.clear()
+
+
+def test_sentence_says_who_what_why_and_how_often() -> None:
+    assert EVENT.sentence() == (
+        "denied nginx.service connect tcp 10.0.0.1:443 (EPERM) by policy web rule rest "
+        "(/etc/cgnetd/policy.d/web.yaml:12), 3 times"
+    )
+
+
+def test_sentence_of_a_shadow_denial_names_the_shadow_rule() -> None:
+    event = dataclasses.replace(EVENT, denied=False, errno="", rule=RuleName("", "default_action", "", 0), count=1)
+    assert event.kind is Kind.SHADOW_DENY
+    assert event.sentence().startswith("would deny nginx.service connect tcp 10.0.0.1:443 by policy web rule rest")
+
+
+def test_sentence_of_a_bind_shows_the_wanted_address() -> None:
+    event = dataclasses.replace(EVENT, hook="bind", remote_address="", local_address="::1", local_port=80, family=6)
+    assert "bind tcp [::1]:80 (EPERM)" in event.sentence()
+
+
+def test_json_holds_every_field_of_the_record() -> None:
+    data = json.loads(json.dumps(EVENT.to_json()))
+    assert data["type"] == "flow"
+    assert data["time"] == "2023-11-14T22:13:20.123456Z"
+    assert (data["verdict"], data["shadow_verdict"]) == ("deny", "deny")
+    assert (data["policy"], data["rule"], data["file"], data["line"]) == ("web", "rest", REST.file, 12)
+    wanted = {"hook", "protocol", "family", "local_address", "local_port", "remote_address", "remote_port", "errno"}
+    wanted |= {"generation", "cgroup_id", "cgroup", "unit", "user_unit", "pid", "comm", "uid", "count", "first_seen"}
+    assert wanted | {"last_seen", "shadow_policy", "shadow_rule", "decided_by", "collected"} <= data.keys()
+    assert MESSAGE.to_json() == {
+        "type": "policy-loaded",
+        "time": "2023-11-14T22:13:20.000000Z",
+        "message": "generation 7 is in force",
+        "generation": 7,
+    }
+
+
+def test_message_ids_are_distinct_and_well_formed() -> None:
+    ids = {kind.message_id for kind in Kind}
+    assert len(ids) == len(Kind)
+    assert all(len(bytes.fromhex(text)) == 16 for text in ids)
+
+
+def test_journal_entry_is_filed_under_the_unit_and_the_process() -> None:
+    fields = fields_of(EVENT)
+    assert fields["MESSAGE"] == EVENT.sentence()
+    assert fields["MESSAGE_ID"] == Kind.DENY.message_id
+    assert fields["PRIORITY"] == "5"
+    assert fields["SYSLOG_IDENTIFIER"] == "cgnetd"
+    assert (fields["OBJECT_PID"], fields["OBJECT_SYSTEMD_UNIT"]) == ("42", "nginx.service")
+    assert "OBJECT_SYSTEMD_USER_UNIT" not in fields
+    assert (fields["CGNETD_POLICY"], fields["CGNETD_REMOTE_PORT"]) == ("web", "443")
+
+
+def test_journal_field_with_a_newline_is_length_prefixed() -> None:
+    assert encode({"A": "x", "B": "1\n2=3"}) == b"A=x\nB\n" + struct.pack("<Q", 5) + b"1\n2=3\n"
+
+
+def test_journal_sink_sends_one_datagram_a_record_and_counts_what_is_not_taken(tmp_path: Path) -> None:
+    path = str(tmp_path / "journal")
+    sink = JournalSink(path)
+    sink.write([EVENT])
+    assert sink.dropped == 1
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(path)
+        sink.write([EVENT, MESSAGE])
+        assert b"MESSAGE=denied nginx.service" in journal.recv(65536)
+        assert b"CGNETD_GENERATION=7\n" in journal.recv(65536)
+    sink.write([MESSAGE])
+    assert sink.dropped == 2
+    sink.close()
+
+
+def test_json_sink_writes_lines_and_messages_for_people() -> None:
+    out_read, out = os.pipe()
+    log_read, log = os.pipe()
+    sink = JsonSink(out, log, priorities=True)
+    sink.write([EVENT, MESSAGE])
+    os.close(out)
+    os.close(log)
+    with os.fdopen(out_read) as stream:
+        assert [json.loads(line)["type"] for line in stream] == ["flow", "policy-loaded"]
+    with os.fdopen(log_read) as stream:
+        assert stream.read() == "<6>cgnetd: generation 7 is in force\n"
+    assert sink.dropped == 0
+
+
+def test_json_sink_survives_a_closed_reader() -> None:
+    read, out = os.pipe()
+    os.close(read)
+    sink = JsonSink(out, out, priorities=False)
+    sink.write([EVENT])
+    assert sink.dropped == 1
+    os.close(out)
+
+
+def test_json_sink_does_not_wait_for_a_reader_that_stopped_and_loses_no_line_it_kept() -> None:
+    read, out = os.pipe()
+    sink = JsonSink(out, out, priorities=False)
+    line = len(json.dumps(EVENT.to_json())) + 1
+    records = [EVENT] * (3 * 64 * 1024 // line)
+    sink.write(records)
+    assert sink.dropped == 0
+    seen = b""
+    os.set_blocking(read, False)
+    for _ in range(100):
+        try:
+            seen += os.read(read, 1 << 20)
+        except BlockingIOError:
+            break
+        sink.flush()
+    assert [json.loads(text)["pid"] for text in seen.splitlines()] == [42] * len(records)
+    os.close(read)
+    os.close(out)
+
+
+def test_event_log_remembers_the_last_ones_and_tells_followers() -> None:
+    sink = Recorder()
+    log = EventLog(sink, remembered=2)
+    heard: list[Record] = []
+    unfollow = log.follow(heard.extend)
+    log.publish([EVENT, MESSAGE])
+    log.publish([MESSAGE])
+    unfollow()
+    unfollow()
+    log.publish([EVENT])
+    assert log.recent() == (MESSAGE, EVENT)
+    assert log.recent(1) == (EVENT,)
+    assert log.recent(0) == ()
+    assert heard == [EVENT, MESSAGE, MESSAGE]
+    assert sink.records == [EVENT, MESSAGE, MESSAGE, EVENT]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/system.slice/nginx.service", Units("nginx.service", "")),
+        ("/system.slice/docker.service/payload", Units("docker.service", "")),
+        ("/system.slice", Units("system.slice", "")),
+        ("/a.slice/a-b.slice/x.scope/inner.service", Units("inner.service", "")),
+        ("/user.slice/user-1000.slice/session-2.scope", Units("session-2.scope", "")),
+        (
+            "/user.slice/user-1000.slice/user@1000.service/app.slice/app-firefox-1.scope",
+            Units("user@1000.service", "app-firefox-1.scope"),
+        ),
+        ("/user.slice/user-1000.slice/user@1000.service", Units("user@1000.service", "")),
+        ("/", Units("", "")),
+        ("/docker/0123", Units("", "")),
+        ("", Units("", "")),
+    ],
+)
+def test_units_of_a_path(path: str, expected: Units) -> None:
+    assert units_of(path) == expected
