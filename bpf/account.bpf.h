@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What a verdict leaves behind: counters, and events aggregated by key. Must not know how the verdict came about.
+ *
+ * Programs of these types can be preempted, and several tasks write one flow at a time: numbers are changed by atomic
+ * operations only; the description of the last call may be a mixture of two.
+ */
+#ifndef CGNETD_ACCOUNT_BPF_H
+#define CGNETD_ACCOUNT_BPF_H
+
+#include "verdict.bpf.h"
+
+static __always_inline void cgn_counter_add(void *counters, __u32 rules, __u64 rule, __u32 kind)
+{
+	__u32 index = (bpf_get_smp_processor_id() * rules + CGN_CELL_ID(rule)) * CGN_COUNT_KINDS + kind;
+	__u64 *counter = bpf_map_lookup_elem(counters, &index);
+
+	if (counter)
+		__sync_fetch_and_add(counter, 1);
+}
+
+/* Counts the verdict by rule. */
+__noinline int cgn_count(const struct cgn_call *call)
+{
+	void *image, *counters;
+	__u64 counts;
+	__u32 slot;
+
+	if (!call)
+		return 0;
+	slot = call->slot;
+	image = cgn_image(slot);
+	counters = bpf_map_lookup_elem(&cgn_counters, &slot);
+	if (image && counters && cgn_cell(image, CGN_IMAGE_COUNTS, &counts)) {
+		cgn_counter_add(counters, CGN_LO(counts), call->rule, CGN_COUNT_ENFORCED);
+		if (CGN_CELL_ID(call->shadow) != CGN_CELL_ID(call->rule))
+			cgn_counter_add(counters, CGN_LO(counts), call->shadow, CGN_COUNT_SHADOW);
+	}
+	if (CGN_CELL_ID(call->rule) == CGN_RULE_UNLABELLED)
+		cgn_stat_add(CGN_STAT_UNLABELLED);
+	if (CGN_CELL_ID(call->rule) == CGN_RULE_CORRUPT)
+		cgn_stat_add(CGN_STAT_CORRUPT);
+	return 0;
+}
+
+/* The errno that a denied call gets. */
+static __always_inline __u32 cgn_errno(__u64 rule)
+{
+	__u32 error = CGN_CELL_ERRNO(rule);
+
+	return error && error < 256 ? error : CGN_EPERM;
+}
+
+/* Whether the verdict makes an event: a logged rule decided, or would have decided otherwise, or a built-in one denied.
+ */
+static __always_inline bool cgn_is_event(const struct cgn_call *call)
+{
+	bool denied = cgn_denies(call->rule);
+
+	if (CGN_CELL_FLAGS(call->rule) & CGN_RULE_LOG || (denied && CGN_CELL_ID(call->rule) < CGN_RULE_FIRST))
+		return true;
+	return denied != cgn_denies(call->shadow) && CGN_CELL_FLAGS(call->shadow) & CGN_RULE_LOG;
+}
+
+static __always_inline void cgn_flow_key_fill(struct cgn_flow_key *key, const struct cgn_call *call)
+{
+	bool denied = cgn_denies(call->rule);
+
+	key->generation = call->generation;
+	key->rule = CGN_CELL_ID(call->rule);
+	key->shadow_rule = CGN_CELL_ID(call->shadow);
+	key->protocol = call->protocol;
+	key->port = call->port;
+	key->hook = call->hook;
+	key->family = call->family;
+	key->flags = (denied ? CGN_FLOW_DENIED : 0) | (cgn_denies(call->shadow) ? CGN_FLOW_SHADOW_DENIED : 0) |
+		     (call->by_socket ? CGN_FLOW_BY_SOCKET : 0);
+	key->errno_ = denied ? cgn_errno(call->rule) : 0;
+	key->reserved = 0;
+	key->cgroup_id = call->by_socket ? call->judge_id : call->task_id;
+	key->address[0] = call->address[0];
+	key->address[1] = call->address[1];
+}
+
+static __always_inline void cgn_flow_describe(struct cgn_flow_value *flow, const struct cgn_call *call, __u64 now)
+{
+	flow->last_ns = now;
+	flow->task_cgroup_id = call->task_id;
+	flow->socket_cgroup_id = call->socket_id;
+	flow->local_address[0] = call->local[0];
+	flow->local_address[1] = call->local[1];
+	flow->local_port = call->local_port;
+#ifndef CGN_WITHOUT_TASK
+	flow->pid = bpf_get_current_pid_tgid() >> 32;
+	flow->uid = bpf_get_current_uid_gid();
+	bpf_get_current_comm(flow->comm, sizeof(flow->comm));
+#endif
+}
+
+/* The flow of the key, new or old; NULL if there is no room. */
+static __always_inline struct cgn_flow_value *cgn_flow_find(const struct cgn_flow_key *key)
+{
+	struct cgn_flow_value *flow = bpf_map_lookup_elem(&cgn_flows, key);
+	struct cgn_flow_value fresh;
+
+	if (flow)
+		return flow;
+	__builtin_memset(&fresh, 0, sizeof(fresh));
+	bpf_map_update_elem(&cgn_flows, key, &fresh, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&cgn_flows, key);
+}
+
+/* Sends what no record has told yet. A record that does not fit stays in the map, and the daemon finds it there. */
+static __always_inline void cgn_flow_emit(const struct cgn_flow_key *key, struct cgn_flow_value *flow)
+{
+	struct cgn_flow_record *record = bpf_ringbuf_reserve(&cgn_events, sizeof(*record), 0);
+	__u64 reported, count;
+
+	if (!record) {
+		cgn_stat_add(CGN_STAT_RING_FULL);
+		return;
+	}
+	reported = flow->reported;
+	count = flow->count;
+	if (count <= reported || __sync_val_compare_and_swap(&flow->reported, reported, count) != reported) {
+		bpf_ringbuf_discard(record, 0);
+		return;
+	}
+	record->type = CGN_RECORD_FLOW;
+	record->reserved = 0;
+	record->count = count - reported;
+	record->key = *key;
+	record->value = *flow;
+	flow->first_ns = 0;
+	bpf_ringbuf_submit(record, 0);
+}
+
+static __always_inline __u64 cgn_window_ns(void)
+{
+	struct cgn_control *control;
+	__u32 zero = 0;
+
+	control = bpf_map_lookup_elem(&cgn_control, &zero);
+	return control ? control->window_ns : 0;
+}
+
+/* One more call of a flow; a record if it is the first one or the window has passed. Only one of many callers sends it.
+ */
+__noinline int cgn_report(const struct cgn_call *call)
+{
+	struct cgn_flow_value *flow;
+	struct cgn_flow_key key;
+	__u64 now, start;
+
+	if (!call)
+		return 0;
+	cgn_flow_key_fill(&key, call);
+	flow = cgn_flow_find(&key);
+	if (!flow) {
+		key.flags |= CGN_FLOW_COLLECTED;
+		key.address[0] = key.address[1] = key.port = 0;
+		flow = cgn_flow_find(&key);
+	}
+	if (!flow) {
+		cgn_stat_add(CGN_STAT_LOST);
+		return 0;
+	}
+	now = bpf_ktime_get_boot_ns();
+	if (!flow->first_ns)
+		flow->first_ns = now;
+	cgn_flow_describe(flow, call, now);
+	__sync_fetch_and_add(&flow->count, 1);
+	start = flow->window_start_ns;
+	/* Signed: another CPU may have opened the window a moment after `now`. */
+	if (start && (__s64)(now - start) < (__s64)cgn_window_ns())
+		return 0;
+	if (__sync_val_compare_and_swap(&flow->window_start_ns, start, now) == start)
+		cgn_flow_emit(&key, flow);
+	return 0;
+}
+
+#endif

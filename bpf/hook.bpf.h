@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * From a hook's context to a call, and from a verdict to what the hook returns: addresses in the form that policies
+ * speak of, protocol classes, the deny. Must not know how a verdict is found.
+ */
+#ifndef CGNETD_HOOK_BPF_H
+#define CGNETD_HOOK_BPF_H
+
+#include "identity.bpf.h"
+#include "account.bpf.h"
+#include <bpf/bpf_endian.h>
+
+#define AF_UNSPEC 0
+#define AF_INET 2
+#define AF_INET6 10
+
+#define CGN_PROCEED 1
+#define CGN_DENY 0
+#define CGN_LOOPBACK4 0x7f000001
+
+/* Set before loading. Without bpf_set_retval() (5.18) every deny is EPERM. */
+const volatile __u8 cgn_has_set_retval = 0;
+
+enum cgn_ipproto {
+	CGN_IPPROTO_ICMP = 1,
+	CGN_IPPROTO_TCP = 6,
+	CGN_IPPROTO_UDP = 17,
+	CGN_IPPROTO_ICMPV6 = 58,
+	CGN_IPPROTO_SCTP = 132,
+	CGN_IPPROTO_UDPLITE = 136,
+	CGN_IPPROTO_MPTCP = 262,
+};
+
+static __always_inline enum cgn_proto cgn_proto_of(__u32 protocol)
+{
+	switch (protocol) {
+	case CGN_IPPROTO_TCP:
+	case CGN_IPPROTO_MPTCP:
+		return CGN_PROTO_TCP;
+	case CGN_IPPROTO_UDP:
+		return CGN_PROTO_UDP;
+	case CGN_IPPROTO_UDPLITE:
+		return CGN_PROTO_UDPLITE;
+	case CGN_IPPROTO_SCTP:
+		return CGN_PROTO_SCTP;
+	case CGN_IPPROTO_ICMP:
+	case CGN_IPPROTO_ICMPV6:
+		return CGN_PROTO_ICMP;
+	default:
+		return CGN_PROTO_OTHER;
+	}
+}
+
+static __always_inline void cgn_set_hook(struct cgn_call *call, enum cgn_hook hook, __u32 protocol)
+{
+	call->hook = hook;
+	call->protocol = protocol;
+	call->direction = hook == CGN_HOOK_BIND || hook == CGN_HOOK_POST_BIND ? CGN_DIR_BIND : CGN_DIR_EGRESS;
+	call->context = cgn_proto_of(protocol) + (hook == CGN_HOOK_SENDMSG ? CGN_PROTO_COUNT : 0);
+}
+
+/* Ports and addresses come in network order, as the contexts have them. */
+static __always_inline void cgn_set_address4(struct cgn_call *call, __be32 address)
+{
+	call->family = 4;
+	call->address[0] = 0;
+	call->address[1] = bpf_ntohl(address);
+}
+
+static __always_inline bool cgn_is_mapped(const __be32 address[4])
+{
+	return !address[0] && !address[1] && address[2] == bpf_htonl(0xffff);
+}
+
+/* An IPv4-mapped address is the IPv4 address. */
+static __always_inline void cgn_set_address6(struct cgn_call *call, const __be32 address[4])
+{
+	if (cgn_is_mapped(address)) {
+		cgn_set_address4(call, address[3]);
+		return;
+	}
+	call->family = 6;
+	call->address[0] = (__u64)bpf_ntohl(address[0]) << 32 | bpf_ntohl(address[1]);
+	call->address[1] = (__u64)bpf_ntohl(address[2]) << 32 | bpf_ntohl(address[3]);
+}
+
+/* The kernel sends what is for 0.0.0.0 to the socket's own source address, or to loopback. */
+static __always_inline void cgn_set_loopback4(struct cgn_call *call, __be32 source)
+{
+	if (call->family == 4 && !call->address[1])
+		call->address[1] = source ? bpf_ntohl(source) : CGN_LOOPBACK4;
+}
+
+/* The kernel takes :: for ::1, or for 127.0.0.1 on a socket bound to an IPv4 address. */
+static __always_inline void cgn_set_loopback6(struct cgn_call *call, bool bound_to_mapped)
+{
+	if (call->family != 6 || call->address[0] || call->address[1])
+		return;
+	if (bound_to_mapped)
+		cgn_set_address4(call, bpf_htonl(CGN_LOOPBACK4));
+	else
+		call->address[1] = 1;
+}
+
+/* The context's arrays may only be read word by word, at constant offsets. */
+#define CGN_ADDRESS6(words) ((const __be32[4]){(words)[0], (words)[1], (words)[2], (words)[3]})
+
+static __always_inline bool cgn_is_bound_to_mapped(struct bpf_sock *sk)
+{
+	return cgn_is_mapped(CGN_ADDRESS6(sk->src_ip6));
+}
+
+/* What the socket is bound to, for the event: in the family of the call's address. */
+static __always_inline void cgn_set_local(struct cgn_call *call, struct bpf_sock *sk)
+{
+	call->local_port = sk->src_port;
+	if (call->family == 4) {
+		call->local[1] = bpf_ntohl(sk->src_ip4);
+	} else {
+		call->local[0] = (__u64)bpf_ntohl(sk->src_ip6[0]) << 32 | bpf_ntohl(sk->src_ip6[1]);
+		call->local[1] = (__u64)bpf_ntohl(sk->src_ip6[2]) << 32 | bpf_ntohl(sk->src_ip6[3]);
+	}
+}
+
+/* Decides, counts, reports; true if the call is denied. Never lifts a deny of another program: it only adds its own. */
+static __always_inline bool cgn_is_denied(struct cgn_call *call)
+{
+	cgn_decide(call);
+	if (!call->rule)
+		return false;
+	cgn_count(call);
+	if (cgn_is_event(call))
+		cgn_report(call);
+	if (!cgn_denies(call->rule))
+		return false;
+	if (cgn_has_set_retval)
+		bpf_set_retval(-(int)cgn_errno(call->rule));
+	return true;
+}
+
+static __always_inline int cgn_enforce(struct cgn_call *call)
+{
+	return cgn_is_denied(call) ? CGN_DENY : CGN_PROCEED;
+}
+
+#endif

@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Whose call it is: the cgroup of the calling task and the one of the socket, and whether anything governs either. A
+ * call that nothing governs leaves here. Must not know of hooks or of what a policy says.
+ *
+ * A socket's cgroup is no field of a program's context. Where the kernel has bpf_rdonly_cast() (6.2), the members of
+ * struct sock are plain loads; elsewhere the address of the socket is taken from the stack, where it was spilled, and
+ * its members are read by bpf_probe_read_kernel(). Both see every socket, also those made before the programs came.
+ */
+#ifndef CGNETD_IDENTITY_BPF_H
+#define CGNETD_IDENTITY_BPF_H
+
+#include "kernel_types.bpf.h"
+#include "verdict.bpf.h"
+#include <bpf/bpf_core_read.h>
+
+#define CGN_DEPTH_MAX 32 /* of cgroups between a removed one and its nearest labelled ancestor */
+
+/* Set before loading. A branch on a constant 0 is dead code, which the verifier removes with the call in it. */
+const volatile __u8 cgn_has_rdonly_cast = 0;
+
+extern void *bpf_rdonly_cast(const void *object, __u32 type_id) __ksym __weak;
+
+/* The address of the kernel's socket as a number: bpf_probe_read_kernel() reads the spilled pointer. */
+static __always_inline struct sock *cgn_kernel_socket(void *sk)
+{
+	void *volatile spilled = sk;
+	struct sock *address = NULL;
+
+	bpf_probe_read_kernel(&address, sizeof(address), (const void *)&spilled);
+	return address;
+}
+
+static __always_inline __u64 cgn_socket_cgroup_id(void *sk)
+{
+	if (cgn_has_rdonly_cast) {
+		struct sock *cast = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct sock));
+
+		return cast->sk_cgrp_data.cgroup->kn->id;
+	}
+	return BPF_CORE_READ(cgn_kernel_socket(sk), sk_cgrp_data.cgroup, kn, id);
+}
+
+/* Whether the socket takes IPv6 only (IPV6_V6ONLY). */
+static __always_inline bool cgn_socket_is_v6_only(void *sk)
+{
+	struct sock *kernel_socket = cgn_kernel_socket(sk);
+
+	return BPF_CORE_READ_BITFIELD_PROBED(kernel_socket, __sk_common.skc_ipv6only);
+}
+
+/*
+ * The IPv4 source of the socket's packets, network order. Not the address it is bound to: for a multicast or broadcast
+ * one the kernel takes the device's.
+ */
+static __always_inline __be32 cgn_socket_source4(void *sk)
+{
+	return BPF_CORE_READ((struct inet_sock *)cgn_kernel_socket(sk), inet_saddr);
+}
+
+/* The nearest ancestor of the socket's cgroup that has a label, and how it stands; its id into `judge_id`. */
+static __noinline enum cgn_standing cgn_stand_of_ancestor(void *sk, __u32 slot, __u32 generation, __u64 *judge_id)
+{
+	struct cgroup *cgroup = BPF_CORE_READ(cgn_kernel_socket(sk), sk_cgrp_data.cgroup);
+	enum cgn_standing standing;
+	struct cgn_label label;
+
+	for (int depth = 0; depth < CGN_DEPTH_MAX; depth++) {
+		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
+		if (!cgroup)
+			break;
+		*judge_id = BPF_CORE_READ(cgroup, kn, id);
+		standing = cgn_stand(*judge_id, slot, generation, &label);
+		if (standing != CGN_STANDING_ABSENT)
+			return standing;
+	}
+	return CGN_STANDING_ABSENT;
+}
+
+/* The task's standing; its label into `label`. A missing label below the managed root is a fault, and denies. */
+static __always_inline enum cgn_standing cgn_stand_of_task(const struct cgn_control *control, __u64 task_id, __u32 slot,
+							   __u32 generation, struct cgn_label *label)
+{
+	enum cgn_standing standing = cgn_stand(task_id, slot, generation, label);
+
+	if (standing != CGN_STANDING_ABSENT)
+		return standing;
+	if (bpf_get_current_ancestor_cgroup_id(control->root_level) == control->root_id)
+		return CGN_STANDING_UNLABELLED;
+	return CGN_STANDING_ABSENT;
+}
+
+/* The cgroup that judges for a socket of another cgroup than the task's; 0 if none does. */
+static __always_inline __u64 cgn_judge_of_socket(void *sk, __u64 socket_id, __u32 slot, __u32 generation)
+{
+	struct cgn_label label;
+	__u64 judge_id = socket_id;
+	enum cgn_standing standing = cgn_stand(socket_id, slot, generation, &label);
+
+	if (standing == CGN_STANDING_ABSENT)
+		standing = cgn_stand_of_ancestor(sk, slot, generation, &judge_id);
+	return standing == CGN_STANDING_GOVERNED ? judge_id : 0;
+}
+
+/*
+ * Fills in who calls, and says whether anything governs the call. `sk` is NULL for a socket that is being made: it is
+ * the task's.
+ */
+static __always_inline bool cgn_identify(struct cgn_call *call, void *sk)
+{
+	__u64 task_id, socket_id, judge_id = 0;
+	struct cgn_control *control;
+	enum cgn_standing standing;
+	__u32 zero = 0, slot, generation;
+
+	control = bpf_map_lookup_elem(&cgn_control, &zero);
+	if (!control)
+		return false;
+	slot = *(volatile __u32 *)&control->active & (CGN_SLOTS - 1);
+	generation = control->generation[slot];
+	if (!generation)
+		return false;
+	task_id = bpf_get_current_cgroup_id();
+	__builtin_memset(&call->label, 0, sizeof(call->label));
+	standing = cgn_stand_of_task(control, task_id, slot, generation, &call->label);
+	socket_id = sk ? cgn_socket_cgroup_id(sk) : task_id;
+	if (socket_id != task_id)
+		judge_id = cgn_judge_of_socket(sk, socket_id, slot, generation);
+	if (standing < CGN_STANDING_GOVERNED && !judge_id)
+		return false;
+	__builtin_memset(call, 0, offsetof(struct cgn_call, label));
+	call->slot = slot;
+	call->generation = generation;
+	call->standing = standing;
+	call->task_id = task_id;
+	call->socket_id = socket_id;
+	call->judge_id = judge_id;
+	return true;
+}
+
+#endif

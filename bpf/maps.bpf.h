@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * Every map of the data plane. Each object declares them all, so that a loader finds the pinned ones by name whatever
+ * object it loads first. What the maps hold is said in cgnetd/abi.h.
+ */
+#ifndef CGNETD_MAPS_BPF_H
+#define CGNETD_MAPS_BPF_H
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+#include <stdbool.h>
+#include <bpf/bpf_helpers.h>
+#include "cgnetd/abi.h"
+
+#define CGN_FLOWS_MAX 16384
+#define CGN_LABELS_MAX 65536 /* a loader may choose another size */
+#define CGN_EVENTS_BYTES (512 * 1024)
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct cgn_meta);
+} cgn_meta SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__type(key, __u32);
+	__type(value, struct cgn_control);
+} cgn_control SEC(".maps");
+
+/* Preallocated: a new cgroup's label is written with a raw spin lock held and interrupts off. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, CGN_LABELS_MAX);
+	__type(key, __u64);
+	__type(value, struct cgn_entry);
+} cgn_labels SEC(".maps");
+
+/* BPF_F_INNER_MAP: each generation's array has its own size. */
+struct cgn_cells {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
+	__type(key, __u32);
+	__type(value, __u64);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, CGN_SLOTS);
+	__type(key, __u32);
+	__array(values, struct cgn_cells);
+} cgn_images SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, CGN_SLOTS);
+	__type(key, __u32);
+	__array(values, struct cgn_cells);
+} cgn_counters SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, CGN_FLOWS_MAX);
+	__type(key, struct cgn_flow_key);
+	__type(value, struct cgn_flow_value);
+} cgn_flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, CGN_STAT_COUNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} cgn_stats SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, CGN_EVENTS_BYTES);
+} cgn_events SEC(".maps");
+
+/* What a hook leaves on a socket for a later hook of the same socket. */
+struct cgn_stamp {
+	__u64 port_is_picked; /* a bind() to port 0 was allowed: post_bind judges the port that the kernel picks */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct cgn_stamp);
+} cgn_stamps SEC(".maps");
+
+static __always_inline void cgn_stat_add(__u32 stat)
+{
+	__u64 *value = bpf_map_lookup_elem(&cgn_stats, &stat);
+
+	if (value)
+		__sync_fetch_and_add(value, 1);
+}
+
+#endif

@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * The verdict on one socket call: labels, the walk along a chain, two identities. The very same functions serve the
+ * hooks and the test program. Must not know of hook contexts, kernel structures, counters or events.
+ *
+ * A verdict is a rule cell; 0 is "does not judge". Functions that are not static are verified once, on their own, for
+ * any argument, and may be called in loops at no cost to the verifier.
+ */
+#ifndef CGNETD_VERDICT_BPF_H
+#define CGNETD_VERDICT_BPF_H
+
+#include "image.bpf.h"
+
+/* How a cgroup stands in the generation in force. */
+enum cgn_standing {
+	CGN_STANDING_ABSENT = 0, /* no label of this generation */
+	CGN_STANDING_QUIET = 1, /* nothing governs it */
+	CGN_STANDING_GOVERNED = 2,
+	CGN_STANDING_UNLABELLED = 3, /* absent, but below the managed root */
+};
+
+/*
+ * One call as the verdict sees it, and the verdict. No padding: it is passed to global functions by address, and older
+ * verifiers want every byte of it set.
+ */
+struct cgn_call {
+	__u64 address[2]; /* as cgn_flow_key.address */
+	__u64 local[2]; /* what the socket is bound to, likewise */
+	__u64 task_id; /* cgroup of the calling task */
+	__u64 socket_id; /* cgroup of the socket */
+	__u64 judge_id; /* the cgroup whose label judges for the socket; 0: the task's does, or none */
+	__u64 rule; /* out: the enforced verdict */
+	__u64 shadow; /* out: the same with audit policies taken as enforcing */
+	__u32 slot;
+	__u32 generation;
+	__u16 port;
+	__u16 local_port;
+	__u16 protocol; /* IPPROTO_* */
+	__u8 hook; /* enum cgn_hook */
+	__u8 family; /* 4 or 6 */
+	__u8 direction;
+	__u8 context; /* of the direction; for CGN_HOOK_SOCKET the opaque class */
+	__u8 standing; /* of the task; `label` is its label if governed */
+	__u8 both_families; /* a bind to [::] that takes the port on 0.0.0.0 too */
+	__u8 by_socket; /* out: the socket's cgroup decided */
+	__u8 reserved[3];
+	struct cgn_label label;
+};
+
+_Static_assert(sizeof(struct cgn_call) == 12 * 8 + sizeof(struct cgn_label), "cgn_call has padding");
+
+static __always_inline bool cgn_denies(__u64 rule)
+{
+	return CGN_CELL_ACTION(rule) == CGN_ACTION_DENY;
+}
+
+/* Of two verdicts the first that denies, otherwise the first that judges. */
+static __always_inline __u64 cgn_stricter(__u64 first, __u64 second)
+{
+	return !first || (!cgn_denies(first) && cgn_denies(second)) ? second : first;
+}
+
+/*
+ * Copies the label of a cgroup if it is governed.
+ *
+ * An element of a hash map is reused for another key as soon as an update has replaced it, also under a reader's feet.
+ * A label that is still in its place after it was read was that cgroup's all the time.
+ */
+static __always_inline enum cgn_standing cgn_stand(__u64 cgroup_id, __u32 slot, __u32 generation,
+						   struct cgn_label *copy)
+{
+	for (int attempt = 0; attempt < 4; attempt++) {
+		struct cgn_entry *entry = bpf_map_lookup_elem(&cgn_labels, &cgroup_id);
+		enum cgn_standing standing = CGN_STANDING_GOVERNED;
+		struct cgn_label *label;
+
+		if (!entry)
+			break;
+		label = &entry->slot[slot & (CGN_SLOTS - 1)];
+		if (label->generation != generation)
+			standing = CGN_STANDING_ABSENT;
+		else if (!label->governing && !label->flags)
+			standing = CGN_STANDING_QUIET;
+		else
+			*copy = *label;
+		barrier();
+		if (bpf_map_lookup_elem(&cgn_labels, &cgroup_id) == entry)
+			return standing;
+	}
+	return CGN_STANDING_ABSENT;
+}
+
+static __always_inline bool cgn_reference_of_port(void *image, __u32 blob, __u64 list, __u16 port, __u32 *reference)
+{
+	return cgn_bisect(image, blob + CGN_HI(list), CGN_LO(list), port, reference) && *reference != CGN_REF_CORRUPT;
+}
+
+/* The rule that matches, by the port; of a port that the kernel picked, the earlier one of `ephemeral` and the port. */
+static __always_inline bool cgn_reference(const struct cgn_call *call, void *image, __u32 blob, __u64 list,
+					  __u32 *reference)
+{
+	__u32 ephemeral;
+
+	if (!cgn_reference_of_port(image, blob, list, call->port, reference))
+		return false;
+	if (call->hook != CGN_HOOK_POST_BIND)
+		return true;
+	if (!cgn_reference_of_port(image, blob, list, 0, &ephemeral))
+		return false;
+	if (*reference == CGN_REF_NONE || (ephemeral != CGN_REF_NONE && ephemeral < *reference))
+		*reference = ephemeral;
+	return true;
+}
+
+/* Classification: address -> row -> port list -> rule reference. */
+static __always_inline bool cgn_classify(const struct cgn_call *call, void *image, __u32 header, __u32 blob,
+					 __u32 *reference)
+{
+	__u32 direction = call->direction & (CGN_DIR_COUNT - 1), contexts, row;
+	__u64 table, rows, list;
+
+	contexts = direction == CGN_DIR_EGRESS ? CGN_EGRESS_CONTEXTS : CGN_BIND_CONTEXTS;
+	if (call->family == 4) {
+		if (!cgn_cell(image, header + CGN_POLICY_V4 + direction, &table) ||
+		    !cgn_row4(image, blob, table, call->address[1], &row))
+			return false;
+	} else {
+		if (!cgn_cell(image, header + CGN_POLICY_V6 + direction, &table) ||
+		    !cgn_row6(image, blob, table, call->address, &row))
+			return false;
+	}
+	if (!cgn_cell(image, header + CGN_POLICY_ROWS + direction, &rows) || row >= CGN_LO(rows) ||
+	    call->context >= contexts)
+		return false;
+	if (!cgn_cell(image, blob + CGN_HI(rows) + row * contexts + call->context, &list))
+		return false;
+	return cgn_reference(call, image, blob, list, reference);
+}
+
+/* A socket whose later calls no hook sees: one reference a class. */
+static __always_inline bool cgn_classify_opaque(const struct cgn_call *call, void *image, __u32 header,
+						__u32 *reference)
+{
+	__u64 cell;
+
+	if (call->context >= CGN_OPAQUE_COUNT || !cgn_cell(image, header + CGN_POLICY_OPAQUE + call->context, &cell))
+		return false;
+	*reference = CGN_LO(cell);
+	return *reference != CGN_REF_CORRUPT;
+}
+
+/*
+ * What one policy says: the cell of the rule that decides (with CGN_CELL_AUDIT set if the policy does not enforce), or
+ * 0 if it passes.
+ */
+__noinline __u64 cgn_ask_policy(const struct cgn_call *call, __u32 policy)
+{
+	__u32 header = CGN_IMAGE_HEADER + policy * CGN_POLICY_CELLS, wanted, reference;
+	__u64 counts, flags, base, rule;
+	void *image;
+
+	if (!call)
+		return CGN_CELL_CORRUPT;
+	image = cgn_image(call->slot);
+	if (!image || !cgn_cell(image, CGN_IMAGE_COUNTS, &counts) || policy >= CGN_HI(counts))
+		return CGN_CELL_CORRUPT;
+	if (!cgn_cell(image, header + CGN_POLICY_FLAGS, &flags))
+		return CGN_CELL_CORRUPT;
+	wanted = call->direction == CGN_DIR_EGRESS ? CGN_POLICY_EGRESS : CGN_POLICY_BIND;
+	if (!(CGN_HI(flags) & wanted))
+		return 0;
+	if (!cgn_cell(image, header + CGN_POLICY_BASE, &base))
+		return CGN_CELL_CORRUPT;
+	if (call->hook == CGN_HOOK_SOCKET ? !cgn_classify_opaque(call, image, header, &reference)
+					  : !cgn_classify(call, image, header, CGN_HI(base), &reference))
+		return CGN_CELL_CORRUPT;
+	if (reference == CGN_REF_NONE)
+		return 0;
+	if (!cgn_rule(image, CGN_LO(base) + reference - CGN_REF_RULE, &rule))
+		return CGN_CELL_CORRUPT;
+	if (CGN_CELL_ACTION(rule) == CGN_ACTION_PASS)
+		return 0;
+	return (rule & ~CGN_CELL_AUDIT) | (CGN_HI(flags) & CGN_POLICY_AUDIT ? CGN_CELL_AUDIT : 0);
+}
+
+/* The daemon's default_action, for what no policy decided. */
+static __always_inline __u64 cgn_default(const struct cgn_call *call)
+{
+	void *image = cgn_image(call->slot);
+	__u64 rule;
+
+	if (!image || !cgn_rule(image, CGN_RULE_DEFAULT, &rule) || CGN_CELL_ACTION(rule) == CGN_ACTION_PASS)
+		return CGN_CELL_CORRUPT;
+	return rule;
+}
+
+/* The first decision along the chain of call->label: the first of any policy is the shadow, of an enforcing one the
+ * verdict. */
+__noinline int cgn_walk(struct cgn_call *call)
+{
+	__u64 shadow = 0, rule = 0, said;
+
+	if (!call)
+		return 0;
+	for (int i = 0; i < CGN_CHAIN_MAX && i < call->label.governing; i++) {
+		said = cgn_ask_policy(call, call->label.policy[i]);
+		if (!said)
+			continue;
+		if (!shadow)
+			shadow = said & ~CGN_CELL_AUDIT;
+		if (!(said & CGN_CELL_AUDIT)) {
+			rule = said;
+			break;
+		}
+	}
+	if (!rule)
+		rule = cgn_default(call);
+	call->rule = rule;
+	call->shadow = shadow ?: rule;
+	return 0;
+}
+
+/* The image must be of the generation that the labels are of. */
+static __always_inline bool cgn_image_fits(const struct cgn_call *call)
+{
+	void *image = cgn_image(call->slot);
+	__u64 cell;
+
+	return image && cgn_cell(image, CGN_IMAGE_DEFAULT, &cell) && CGN_HI(cell) == call->generation;
+}
+
+/* The verdict of one identity, by call->label, into call->rule and call->shadow. */
+__noinline int cgn_judge(struct cgn_call *call)
+{
+	__u64 rule, shadow;
+
+	if (!call)
+		return 0;
+	if (call->label.flags & CGN_LABEL_OVERFLOW || call->label.governing > CGN_CHAIN_MAX || !cgn_image_fits(call)) {
+		call->rule =
+			call->label.flags & CGN_LABEL_OVERFLOW ? CGN_CELL_DENY(CGN_RULE_OVERFLOW) : CGN_CELL_CORRUPT;
+		call->shadow = call->rule;
+		return 0;
+	}
+	cgn_walk(call);
+	if (!call->both_families)
+		return 0;
+	rule = call->rule;
+	shadow = call->shadow;
+	call->family = 4;
+	cgn_walk(call);
+	call->family = 6;
+	call->rule = cgn_stricter(rule, call->rule);
+	call->shadow = cgn_stricter(shadow, call->shadow);
+	return 0;
+}
+
+/* The task's identity first, then the socket's: the first that denies, otherwise the first that judges. */
+__noinline int cgn_decide(struct cgn_call *call)
+{
+	__u64 rule, shadow;
+
+	if (!call)
+		return 0;
+	call->rule = call->shadow = 0;
+	if (call->standing == CGN_STANDING_UNLABELLED)
+		call->rule = call->shadow = CGN_CELL_DENY(CGN_RULE_UNLABELLED);
+	else if (call->standing == CGN_STANDING_GOVERNED)
+		cgn_judge(call);
+	if (!call->judge_id)
+		return 0;
+	if (cgn_stand(call->judge_id, call->slot, call->generation, &call->label) != CGN_STANDING_GOVERNED)
+		return 0;
+	rule = call->rule;
+	shadow = call->shadow;
+	cgn_judge(call);
+	call->by_socket = !rule || (!cgn_denies(rule) && cgn_denies(call->rule));
+	call->rule = cgn_stricter(rule, call->rule);
+	call->shadow = cgn_stricter(shadow, call->shadow);
+	return 0;
+}
+
+#endif
