@@ -7,9 +7,11 @@ while the policy's rules stay the same. Must not know of images.
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cgnetd.datapath import abi
 from cgnetd.datapath.addresses import V4, V6, Family, Pieces, sweep, table_cells
@@ -17,7 +19,7 @@ from cgnetd.datapath.budget import DEFAULT_LIMIT_CELLS, Budget
 from cgnetd.datapath.opaque import opaque_references
 from cgnetd.datapath.ports import PortLists
 from cgnetd.datapath.rows import BIND_CONTEXTS, EGRESS_CONTEXTS, Rows
-from cgnetd.datapath.rules import has_bind, has_egress
+from cgnetd.datapath.rules import default_rules, has_bind, has_egress
 from cgnetd.policy.types import Action, AddressRanges, Policy, Range
 
 
@@ -37,63 +39,60 @@ class PolicyBlob:
 
     cells: array[int]
     header: tuple[int, ...]
+    rules: int  # rule ids that the policy takes
+    fingerprint: bytes  # equal where `cells` are
     sizes: BlobSizes
 
 
-@dataclass(slots=True)
-class _Build:
-    """What a policy's two sections write into."""
-
-    budget: Budget
-    lists: PortLists
-    header: list[int]
-    entries: int = 0
+class _Section(NamedTuple):
+    direction: int
+    flag: int
+    rows: Rows
 
 
 def compile_policy(policy: Policy, limit_cells: int = DEFAULT_LIMIT_CELLS) -> PolicyBlob:
     """Compile one policy. PolicyError naming it if it needs more than `limit_cells` cells, or as many steps."""
     budget = Budget(policy.name, policy.where, limit_cells)
-    build = _Build(budget, PortLists(budget), [0] * abi.POLICY_CELLS)
-    egress_default, bind_default = _default_references(policy)
-    build.header[abi.POLICY_DEFAULTS] = abi.cell(egress_default, bind_default)
-    opaque = opaque_references(policy.egress, egress_default)
-    build.header[abi.POLICY_OPAQUE : abi.POLICY_OPAQUE + abi.OPAQUE_COUNT] = opaque
+    lists = PortLists(budget)
+    egress, bind = _default_references(policy)
     sections = []
     if has_egress(policy):
-        rows = Rows(
-            policy.egress, EGRESS_CONTEXTS, build.lists, budget, first_reference=abi.REF_RULE, fallback=egress_default
-        )
-        sections.append((abi.DIR_EGRESS, abi.POLICY_EGRESS, rows))
+        rows = Rows(policy.egress, EGRESS_CONTEXTS, lists, budget, first_reference=abi.REF_RULE, fallback=egress)
+        sections.append(_Section(abi.DIR_EGRESS, abi.POLICY_EGRESS, rows))
     if has_bind(policy):
         first = abi.REF_RULE + len(policy.egress)
-        sections.append(
-            (
-                abi.DIR_BIND,
-                abi.POLICY_BIND,
-                Rows(policy.bind, BIND_CONTEXTS, build.lists, budget, first_reference=first, fallback=bind_default),
-            )
-        )
-    return _assemble(build, sections)
+        rows = Rows(policy.bind, BIND_CONTEXTS, lists, budget, first_reference=first, fallback=bind)
+        sections.append(_Section(abi.DIR_BIND, abi.POLICY_BIND, rows))
+    header = [0] * abi.POLICY_CELLS
+    header[abi.POLICY_DEFAULTS] = abi.cell(egress, bind)
+    header[abi.POLICY_OPAQUE : abi.POLICY_OPAQUE + abi.OPAQUE_COUNT] = opaque_references(policy.egress, egress)
+    cells, entries = _assemble(sections, lists, header, budget)
+    sizes = BlobSizes(len(cells), sum(section.rows.count for section in sections), lists.count, entries)
+    rule_count = len(policy.egress) + len(policy.bind) + len(default_rules(policy))
+    return PolicyBlob(cells, tuple(header), rule_count, hashlib.sha256(cells).digest(), sizes)
 
 
-def _assemble(build: _Build, sections: Sequence[tuple[int, int, Rows]]) -> PolicyBlob:
-    """Port lists first: rows hold their offsets. Then each section's rows and tables."""
-    swept = [(d, flag, rows, [(f, _sweep(f, rows, build.budget)) for f in (V4, V6)]) for d, flag, rows in sections]
-    cells = array("Q", build.lists.cells)
-    for direction, flag, rows, tables in swept:
-        build.header[abi.POLICY_FLAGS] |= abi.cell(flag, 0)
-        build.header[abi.POLICY_ROWS + direction] = abi.cell(len(cells), rows.count)
-        cells.extend(rows.cells)
+def _assemble(
+    sections: Sequence[_Section], lists: PortLists, header: list[int], budget: Budget
+) -> tuple[array[int], int]:
+    """The blob's cells and the number of table entries; writes their places into the header.
+
+    Port lists come first, because rows hold their offsets; then each section's rows and tables.
+    """
+    swept = [(section, [(family, _sweep(family, section.rows, budget)) for family in (V4, V6)]) for section in sections]
+    cells, entries = array("Q", lists.cells), 0
+    for section, tables in swept:
+        header[abi.POLICY_FLAGS] |= abi.cell(section.flag, 0)
+        header[abi.POLICY_ROWS + section.direction] = abi.cell(len(cells), section.rows.count)
+        cells.extend(section.rows.cells)
         for family, pieces in tables:
             table, bits = table_cells(family, pieces, len(cells))
-            build.budget.spend_cells(len(table))
+            budget.spend_cells(len(table))
             first_cell = abi.POLICY_V4 if family is V4 else abi.POLICY_V6
-            build.header[first_cell + direction] = abi.cell(len(cells), bits)
-            build.entries += len(pieces.starts)
+            header[first_cell + section.direction] = abi.cell(len(cells), bits)
+            entries += len(pieces.starts)
             cells.extend(table)
-    row_count = sum(rows.count for _, _, rows in sections)
-    sizes = BlobSizes(len(cells), row_count, build.lists.count, build.entries)
-    return PolicyBlob(cells, tuple(build.header), sizes)
+    return cells, entries
 
 
 def _sweep(family: Family, rows: Rows, budget: Budget) -> Pieces:

@@ -11,7 +11,9 @@ from array import array
 from collections.abc import Callable, Collection, Sequence
 
 from cgnetd.datapath.blob import PolicyBlob
-from cgnetd.policy.types import AddressRanges, Policy, Rule, Subject
+from cgnetd.policy.types import AddressRanges, Policy, Rule, Subject, Tier
+
+Subjects = tuple[tuple[Subject, Tier], ...]
 
 
 class BlobCache:
@@ -19,7 +21,7 @@ class BlobCache:
 
     def __init__(self) -> None:
         self._blobs: dict[str, tuple[Policy, PolicyBlob]] = {}
-        self._automaton: tuple[tuple[Subject, ...], array[int]] | None = None
+        self._automaton: tuple[Subjects, tuple[array[int], int]] | None = None
 
     def blob(self, policy: Policy, build: Callable[[Policy], PolicyBlob]) -> PolicyBlob:
         """The blob of a policy whose rules are equal to these; built and kept if there is none."""
@@ -28,8 +30,8 @@ class BlobCache:
         self._blobs[policy.name] = (policy, blob)
         return blob
 
-    def automaton(self, subjects: tuple[Subject, ...], build: Callable[[], array[int]]) -> array[int]:
-        """The automaton's cells for these subjects in this order."""
+    def automaton(self, subjects: Subjects, build: Callable[[], tuple[array[int], int]]) -> tuple[array[int], int]:
+        """The automaton's cells and state count for these subjects and tiers in this order."""
         if self._automaton is None or self._automaton[0] != subjects:
             self._automaton = (subjects, build())
         return self._automaton[1]

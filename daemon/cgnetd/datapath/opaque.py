@@ -11,16 +11,15 @@ from collections.abc import Sequence
 
 from cgnetd.datapath import abi
 from cgnetd.datapath.rows import EGRESS_HOOKS, PROTOCOLS
-from cgnetd.policy.types import Action, AddressRanges, Protocol, Rule
-
-EVERYTHING = AddressRanges(((0, (1 << 32) - 1),), ((0, (1 << 128) - 1),))
+from cgnetd.policy.ranges import EVERYTHING
+from cgnetd.policy.types import Action, Protocol, Rule
 
 
 def opaque_references(egress: Sequence[Rule], fallback: int) -> tuple[int, ...]:
     """References for abi.PROTO_TCP .. PROTO_OTHER, then OPAQUE_RAW; `fallback` where no rule decides."""
     decisive = [(abi.REF_RULE + i, rule) for i, rule in enumerate(egress) if _denies(rule) or _unconditional(rule)]
     by_protocol = [next((ref for ref, rule in decisive if _names(rule, p)), fallback) for p in PROTOCOLS]
-    raw = next((ref for ref, rule in decisive if _denies(rule) or rule.protocols is None), fallback)
+    raw = next((ref for ref, rule in decisive if _denies(rule) or _names_all(rule)), fallback)
     return (*by_protocol, raw)
 
 
@@ -30,6 +29,10 @@ def _denies(rule: Rule) -> bool:
 
 def _names(rule: Rule, protocol: Protocol) -> bool:
     return rule.protocols is None or protocol in rule.protocols
+
+
+def _names_all(rule: Rule) -> bool:
+    return rule.protocols is None or rule.protocols.issuperset(PROTOCOLS)
 
 
 def _unconditional(rule: Rule) -> bool:

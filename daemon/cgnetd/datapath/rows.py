@@ -25,7 +25,7 @@ Context = tuple[Hook | None, Protocol]
 
 
 class Rows:
-    """Groups and rows of one section. References are `first_reference` + index of the rule, or `fallback` where none is."""
+    """Groups and rows of one section. References are `first_reference` + index of the rule, `fallback` for none."""
 
     def __init__(
         self,

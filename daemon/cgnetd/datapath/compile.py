@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A policy set compiled into the image that the programs in the kernel read, with the index of its rules.
+
+Order of an image: header, policy headers, automaton, rule cells, blobs. Policies that compile into the same blob share
+it. The layout is the ABI header's. Must not know where images are kept or how they get there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cgnetd.datapath import abi
+from cgnetd.datapath.automaton import build_automaton
+from cgnetd.datapath.blob import BlobSizes, PolicyBlob, compile_policy
+from cgnetd.datapath.budget import DEFAULT_LIMIT_CELLS, too_large
+from cgnetd.datapath.cache import BlobCache
+from cgnetd.datapath.rules import ACTIONS, RuleIndex, RuleRef, built_in_refs, policy_ref, policy_refs, rule_cell
+from cgnetd.policy.types import Action, Policy, PolicySet
+
+MAX_POLICIES = 0xFFFF  # a label holds policy ids of 16 bits
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSizes:
+    """How much an image holds: `cells` of 8 bytes, `entries` of address tables, `policies`: each one's part, by id."""
+
+    cells: int
+    bytes: int
+    rows: int
+    port_lists: int
+    entries: int
+    states: int
+    rules: int
+    policies: tuple[BlobSizes, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Image:
+    """One generation, ready to be copied. `digest` is of everything but the generation number, the index included."""
+
+    cells: array[int]
+    index: RuleIndex
+    digest: str
+    sizes: ImageSizes
+
+
+def compile_image(
+    policy_set: PolicySet,
+    *,
+    default_action: Action,
+    generation: int,
+    cache: BlobCache | None = None,
+    limit_cells: int = DEFAULT_LIMIT_CELLS,
+) -> Image:
+    """Compile the whole set. `default_action` is ALLOW or DENY, `generation` 1 .. 2^32 - 1.
+
+    PolicyError, naming the policy, if one needs more than `limit_cells` cells, or all of them together do, or their
+    subjects need too many states. `cache` is read and brought up to date; without one everything is compiled.
+    """
+    cache = cache or BlobCache()
+    policies = policy_set.policies
+    if len(policies) > MAX_POLICIES:
+        raise too_large(policies[-1].where, f"compile policies: {len(policies)} are more than {MAX_POLICIES}")
+    blobs = [cache.blob(policy, lambda p: compile_policy(p, limit_cells)) for policy in policies]
+    base = abi.IMAGE_HEADER + len(policies) * abi.POLICY_CELLS
+    subjects = tuple((policy.subject, policy.tier) for policy in policies)
+    automaton, states = cache.automaton(subjects, lambda: build_automaton(policies, base))
+    cache.retain(policies)
+    refs = _rule_refs(policies, default_action)
+    cells = _layout(policies, blobs, automaton, refs, limit_cells)
+    cells[abi.IMAGE_DEFAULT] = abi.cell(generation, ACTIONS[default_action.value])
+    cells[abi.IMAGE_STATES] = abi.cell(base, states)
+    index = RuleIndex(generation, "", refs, tuple(policy_ref(i, policy) for i, policy in enumerate(policies)))
+    digest = image_digest(cells, index)
+    index = RuleIndex(generation, digest, refs, index.policies)
+    return Image(cells, index, digest, _sizes(cells, blobs, states, len(refs)))
+
+
+def image_digest(cells: array[int] | memoryview, index: RuleIndex) -> str:
+    """The digest of an image (64-bit cells) and its index, generation numbers and recorded digest left out.
+
+    What stands in a slot is intact if this equals `index.digest`.
+    """
+    view = memoryview(cells).cast("B") if isinstance(cells, array) else cells.cast("B")
+    start = abi.IMAGE_DEFAULT * 8
+    default = int.from_bytes(view[start : start + 8], sys.byteorder)
+    sha = hashlib.sha256(view[:start])
+    sha.update(abi.lo(default).to_bytes(8, sys.byteorder))
+    sha.update(view[start + 8 :])
+    sha.update(RuleIndex(0, "", index.refs, index.policies).to_bytes())
+    return sha.hexdigest()
+
+
+def _rule_refs(policies: Sequence[Policy], default_action: Action) -> tuple[RuleRef, ...]:
+    refs = list(built_in_refs(default_action))
+    for policy in policies:
+        refs.extend(policy_refs(policy, len(refs)))
+    return tuple(refs)
+
+
+def _layout(
+    policies: Sequence[Policy],
+    blobs: Sequence[PolicyBlob],
+    automaton: array[int],
+    refs: Sequence[RuleRef],
+    limit_cells: int,
+) -> array[int]:
+    """All cells but those of the header that need more than this."""
+    headers_end = abi.IMAGE_HEADER + len(policies) * abi.POLICY_CELLS
+    rules_at = headers_end + len(automaton)
+    cells = array("Q", bytes(8 * headers_end)) + automaton
+    cells.extend([rule_cell(ref) for ref in refs])
+    placed: dict[bytes, int] = {}
+    first_rule = abi.RULE_FIRST
+    for policy_id, (policy, blob) in enumerate(zip(policies, blobs, strict=True)):
+        at = _place(cells, blob, placed)
+        if len(cells) > limit_cells:
+            raise too_large(policy.where, f'policy "{policy.name}" brings the image above {limit_cells} cells')
+        _write_policy_header(cells, policy_id, policy, blob, abi.cell(at, first_rule))
+        first_rule += blob.rules
+    cells[abi.IMAGE_MAGIC] = abi.cell(abi.MAGIC, abi.ABI_VERSION)
+    cells[abi.IMAGE_COUNTS] = abi.cell(len(policies), len(refs))
+    cells[abi.IMAGE_RULES] = abi.cell(0, rules_at)
+    cells[abi.IMAGE_SIZE] = abi.cell(0, len(cells))
+    return cells
+
+
+def _place(cells: array[int], blob: PolicyBlob, placed: dict[bytes, int]) -> int:
+    """Where the blob's tables stand; equal ones stand there once."""
+    content = blob.fingerprint
+    if content not in placed:
+        placed[content] = len(cells)
+        cells.extend(blob.cells)
+    return placed[content]
+
+
+def _write_policy_header(cells: array[int], policy_id: int, policy: Policy, blob: PolicyBlob, base: int) -> None:
+    at = abi.IMAGE_HEADER + policy_id * abi.POLICY_CELLS
+    cells[at : at + abi.POLICY_CELLS] = array("Q", blob.header)
+    flags = abi.hi(blob.header[abi.POLICY_FLAGS]) | (abi.POLICY_AUDIT if policy.audit else 0)
+    cells[at + abi.POLICY_BASE] = base
+    cells[at + abi.POLICY_FLAGS] = abi.cell(flags, policy.tier)
+
+
+def _sizes(cells: array[int], blobs: Sequence[PolicyBlob], states: int, rules: int) -> ImageSizes:
+    each = tuple(blob.sizes for blob in blobs)
+    return ImageSizes(
+        cells=len(cells),
+        bytes=len(cells) * cells.itemsize,
+        rows=sum(sizes.rows for sizes in each),
+        port_lists=sum(sizes.port_lists for sizes in each),
+        entries=sum(sizes.entries for sizes in each),
+        states=states,
+        rules=rules,
+        policies=each,
+    )
