@@ -202,7 +202,7 @@ __noinline int cgn_walk(struct cgn_call *call)
 
 	if (!call)
 		return 0;
-	for (int i = 0; i < CGN_CHAIN_MAX && i < call->label.governing; i++) {
+	for (__u32 i = 0; i < CGN_CHAIN_MAX && i < call->label.governing; i++) {
 		said = cgn_ask_policy(call, call->label.policy[i]);
 		if (!said)
 			continue;
