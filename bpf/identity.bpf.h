@@ -58,19 +58,26 @@ static __always_inline __be32 cgn_socket_source4(void *sk)
 	return BPF_CORE_READ((struct inet_sock *)cgn_kernel_socket(sk), inet_saddr);
 }
 
-/* The nearest ancestor of the socket's cgroup that has a label, and how it stands; its id into `judge_id`. */
-static __noinline enum cgn_standing cgn_stand_of_ancestor(void *sk, __u32 slot, __u32 generation, __u64 *judge_id)
+/* How a cgroup stands, without its label. Verified once: the walk up calls it at each step. */
+__noinline int cgn_standing_of(__u64 cgroup_id, __u32 slot, __u32 generation)
+{
+	struct cgn_label label;
+
+	return cgn_stand(cgroup_id, slot, generation, &label);
+}
+
+/* How the nearest ancestor of the socket's cgroup that has a label stands; its id into `judge_id`. */
+static __noinline int cgn_standing_of_ancestor(void *sk, __u32 slot, __u32 generation, __u64 *judge_id)
 {
 	struct cgroup *cgroup = BPF_CORE_READ(cgn_kernel_socket(sk), sk_cgrp_data.cgroup);
-	enum cgn_standing standing;
-	struct cgn_label label;
+	int standing;
 
 	for (int depth = 0; depth < CGN_DEPTH_MAX; depth++) {
 		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
 		if (!cgroup)
 			break;
 		*judge_id = BPF_CORE_READ(cgroup, kn, id);
-		standing = cgn_stand(*judge_id, slot, generation, &label);
+		standing = cgn_standing_of(*judge_id, slot, generation);
 		if (standing != CGN_STANDING_ABSENT)
 			return standing;
 	}
@@ -93,12 +100,11 @@ static __always_inline enum cgn_standing cgn_stand_of_task(const struct cgn_cont
 /* The cgroup that judges for a socket of another cgroup than the task's; 0 if none does. */
 static __always_inline __u64 cgn_judge_of_socket(void *sk, __u64 socket_id, __u32 slot, __u32 generation)
 {
-	struct cgn_label label;
 	__u64 judge_id = socket_id;
-	enum cgn_standing standing = cgn_stand(socket_id, slot, generation, &label);
+	int standing = cgn_standing_of(socket_id, slot, generation);
 
 	if (standing == CGN_STANDING_ABSENT)
-		standing = cgn_stand_of_ancestor(sk, slot, generation, &judge_id);
+		standing = cgn_standing_of_ancestor(sk, slot, generation, &judge_id);
 	return standing == CGN_STANDING_GOVERNED ? judge_id : 0;
 }
 

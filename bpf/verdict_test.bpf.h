@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What tests and verdict_test.bpf.c say to each other. A packet is 16 bytes of anything (an Ethernet header is expected
+ * there) and up to CGN_TEST_MAX of these, back to back; the program writes the verdict into each. Not part of the ABI.
+ */
+#ifndef CGNETD_VERDICT_TEST_BPF_H
+#define CGNETD_VERDICT_TEST_BPF_H
+
+#include <linux/types.h>
+
+#define CGN_TEST_OFFSET 16
+#define CGN_TEST_MAX 32
+
+#define CGN_TEST_V6_ONLY (1u << 0) /* the socket takes IPv6 only */
+#define CGN_TEST_RAW (1u << 1) /* with CGN_HOOK_SOCKET: SOCK_RAW */
+#define CGN_TEST_INSIDE (1u << 2) /* the task is below the managed root: without a label it is denied */
+#define CGN_TEST_ACCOUNT (1u << 3) /* count, and make events, as a hook does */
+
+/* As the Flow of datapath: addresses are normalised already. */
+struct cgn_test {
+	__u64 task_id; /* cgroup ids; socket_id may be the same or 0 */
+	__u64 socket_id;
+	__u64 address[2]; /* as cgn_flow_key.address */
+	__u16 port;
+	__u16 protocol; /* IPPROTO_* */
+	__u8 hook; /* enum cgn_hook */
+	__u8 family; /* 4 or 6 */
+	__u8 flags; /* CGN_TEST_* */
+	__u8 proto; /* enum cgn_proto */
+
+	/* The verdict. */
+	__u8 judged; /* 0: nothing governs the call, and the rest is 0 */
+	__u8 denied;
+	__u8 errno_;
+	__u8 shadow_denied;
+	__u8 by_socket;
+	__u8 reserved[3];
+	__u32 rule;
+	__u32 shadow_rule;
+};
+
+_Static_assert(sizeof(struct cgn_test) == 56, "cgn_test");
+
+#endif
