@@ -16,7 +16,7 @@ _CURSOR_BYTES = 64  # a bucket number for hash maps, a key for others
 
 
 def lookup_all(source: Map, chunk: int = CHUNK) -> Iterator[tuple[bytes, bytes]]:
-    """Every (key, value). Entries that come or go meanwhile may be missing; none comes twice unless it was made again."""
+    """Every (key, value). Entries that come or go meanwhile may be missing; none comes twice unless made again."""
     key_size, value_size = source.info.key_size, source.value_bytes
     cursor_in: ctypes.Array[ctypes.c_char] | None = None
     cursor_out = ctypes.create_string_buffer(max(_CURSOR_BYTES, key_size))

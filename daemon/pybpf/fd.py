@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file descriptor of something in the kernel, with its info, its pins and its end. Must not know which kinds there are."""
+"""A file descriptor of something of BPF, with its info, pins and end. Must not know what it is used for."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Map(BpfFd):
         flags: MapFlag = MapFlag.NONE,
         inner: Map | None = None,
     ) -> Self:
-        """A new map; `inner` is the template of a map of maps. Sizes in bytes. BpfError EINVAL, EPERM, ENOMEM, E2BIG."""
+        """A new map; `inner` is the template of a map of maps. Sizes in bytes. BpfError EINVAL, EPERM, ENOMEM."""
         opts = _CreateOpts(sz=ctypes.sizeof(_CreateOpts), map_flags=int(flags), inner_map_fd=inner.fd if inner else 0)
         arguments = (kind, name.encode(), key_size, value_size, max_entries, ctypes.byref(opts))
         if kind != MapType.SK_STORAGE:

@@ -98,7 +98,7 @@ class ObjectProgram:
 
 
 class Object:
-    """An object file. Adjust maps, programs and read-only data, then `load`; closing leaves opened maps and programs."""
+    """An object file. Adjust maps, programs, read-only data, then `load`; opened maps and programs outlive it."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._handle: int | None = libbpf().bpf_object__open_file(os.fsencode(path), None)

@@ -108,7 +108,7 @@ class Program(BpfFd):
         return cls(fd, attach_type)
 
     def test_run(self, data: bytes = b"", *, context: bytes = b"", repeat: int = 0, room: int | None = None) -> TestRun:
-        """BPF_PROG_TEST_RUN. `data`: the packet, `context`: the context; `room`: bytes kept for the data coming back."""
+        """BPF_PROG_TEST_RUN. `data`: the packet, `context`: the context; `room`: bytes for the data coming back."""
         out = ctypes.create_string_buffer(max(len(data) if room is None else room, 1))
         opts = _TestRunOpts(sz=ctypes.sizeof(_TestRunOpts), repeat=repeat)
         if data:

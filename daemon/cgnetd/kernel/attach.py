@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pinned links: what is attached, what should be, and the steps between. Must not know policies or generations.
+
+Nothing is remembered: each look reads the kernel. A link is put in place in one step, so no call finds no program.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cgnetd.kernel import bpffs
+from cgnetd.kernel.cgroup import CgroupRoot
+from cgnetd.kernel.failure import kernel_error
+from cgnetd.kernel.hooks import HOOKS, Hook
+from cgnetd.kernel.pins import LINKS, NEW, pin_over
+from cgnetd.kernel.programs import Programs, attached_signature
+from cgnetd.kernel.store import Store
+from pybpf import BpfError, Link, LinkInfo, LinkType
+
+
+class LinkState(enum.Enum):
+    OK = "ok"
+    MISSING = "missing pin"
+    DEAD = "detached"  # by somebody, or its cgroup is gone
+    WRONG_CGROUP = "attached to another cgroup"
+    WRONG_HOOK = "attached to another hook"
+    WRONG_PROGRAM = "another program is attached"
+    NOT_A_LINK = "something else is pinned"
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One hook as it is now; ids are 0 where there is no link."""
+
+    name: str
+    state: LinkState
+    link_id: int = 0
+    prog_id: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return self.state is LinkState.OK
+
+
+class Attachments:
+    """The links of one managed root."""
+
+    def __init__(self, store: Store, root: CgroupRoot, programs: Programs) -> None:
+        self._directory = store.pin_dir / LINKS
+        self._root = root
+        self._programs = programs
+
+    def pinned(self) -> frozenset[str]:
+        """Names of our hooks that have a pin, whatever its state."""
+        try:
+            return frozenset(path.name for path in self._directory.iterdir() if path.name in HOOKS)
+        except FileNotFoundError:
+            return frozenset()
+
+    def observe(self, names: Iterable[str]) -> dict[str, Observed]:
+        """The state of these hooks. Loads the programs to compare with, once. KernelError, PrivilegeError."""
+        wanted = [name for name in HOOKS if name in frozenset(names)]
+        try:
+            return {name: self._observe(HOOKS[name]) for name in wanted}
+        except OSError as error:
+            raise kernel_error("observe links", error) from error
+
+    def _observe(self, hook: Hook) -> Observed:
+        try:
+            with Link.from_pin(self._directory / hook.name) as link:
+                info = link.info()
+        except BpfError as error:
+            if error.errno == errno.EINVAL:
+                return Observed(hook.name, LinkState.NOT_A_LINK)
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                return Observed(hook.name, LinkState.MISSING)
+            raise
+        return Observed(hook.name, self._state(hook, info), info.id, info.prog_id)
+
+    def _state(self, hook: Hook, info: LinkInfo) -> LinkState:
+        place = _tracepoint_state(hook, info) if hook.tracepoint else self._cgroup_state(hook, info)
+        if place is not LinkState.OK:
+            return place
+        same = attached_signature(info.prog_id) == self._programs.signature(hook.name)
+        return LinkState.OK if same else LinkState.WRONG_PROGRAM
+
+    def _cgroup_state(self, hook: Hook, info: LinkInfo) -> LinkState:
+        if info.type != LinkType.CGROUP:
+            return LinkState.WRONG_HOOK
+        if not info.cgroup_id:
+            return LinkState.DEAD
+        if info.cgroup_id != self._root.id:
+            return LinkState.WRONG_CGROUP
+        return LinkState.OK if info.attach_type == hook.attach_type else LinkState.WRONG_HOOK
+
+    def attach(self, names: Iterable[str]) -> tuple[Observed, ...]:
+        """Make these hooks right, in the order of attaching. Returns what was wrong with those that were not.
+
+        Every program that is needed is loaded before the first link changes. KernelError, PrivilegeError: those already
+        made right stay so.
+        """
+        wrong = tuple(seen for seen in self.observe(names).values() if not seen.ok)
+        self._programs.load(seen.name for seen in wrong)
+        bpffs.make_dir(self._directory)
+        for seen in wrong:
+            try:
+                self._mend(HOOKS[seen.name], seen)
+            except OSError as error:
+                raise kernel_error(f"attach {seen.name} to {self._place(HOOKS[seen.name])}", error) from error
+        self._programs.release()
+        return wrong
+
+    def _mend(self, hook: Hook, seen: Observed) -> None:
+        path = self._directory / hook.name
+        program = self._programs.program(hook.name)
+        if seen.state is LinkState.WRONG_PROGRAM and not hook.tracepoint:
+            with Link.from_pin(path) as link:
+                link.update(program)
+            return
+        # A raw tracepoint link has no update: the new one is attached before the old one goes with its pin.
+        if hook.tracepoint:
+            fresh = Link.attach_raw_tracepoint(program)
+        else:
+            fresh = Link.attach_cgroup(program, self._root.fd, hook.attach_type)
+        with fresh:
+            pin_over(fresh, path)
+
+    def _place(self, hook: Hook) -> str:
+        return f"tracepoint {hook.tracepoint}" if hook.tracepoint else str(self._root.path)
+
+    def detach(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Detach these hooks, last attached first; absent ones are fine. Returns the names that were there."""
+        wanted = frozenset(names)
+        return tuple(name for name in reversed(HOOKS) if name in wanted and remove_link(self._directory / name))
+
+
+def _tracepoint_state(hook: Hook, info: LinkInfo) -> LinkState:
+    right = info.type == LinkType.RAW_TRACEPOINT and info.tracepoint == hook.tracepoint
+    return LinkState.OK if right else LinkState.WRONG_HOOK
+
+
+def remove_link(path: Path) -> bool:
+    """Detach and unpin. Whoever else holds the link holds a dead one then. False if nothing was pinned."""
+    path.with_name(NEW + path.name).unlink(missing_ok=True)
+    try:
+        with Link.from_pin(path) as link:
+            if link.info().type == LinkType.CGROUP:
+                link.detach()
+    except BpfError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return False
+        if error.errno != errno.EINVAL:
+            raise kernel_error(f"detach {path.name}", error) from error
+    path.unlink(missing_ok=True)
+    return True

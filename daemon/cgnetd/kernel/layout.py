@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The few bytes of the contract (abi.h) that this room itself reads and writes. Must not know what they mean."""
+
+from __future__ import annotations
+
+import struct
+
+MAGIC = 0x6E676331
+ABI_VERSION = 1
+SLOTS = 2
+
+META = struct.Struct("=IIQ48s")  # magic, abi, created_ns, version
+
+# struct cgn_control as 32-bit words and its two 64-bit fields
+CONTROL = struct.Struct("=IIIIQQ")  # active, generation[2], root_level, root_id, window_ns
+CONTROL_ACTIVE_WORD = 0
+CONTROL_GENERATION_WORD = 1
+CONTROL_ROOT_LEVEL_WORD = 3
+CONTROL_ROOT_ID_QUAD = 2
+CONTROL_WINDOW_QUAD = 3
+
+LABEL_KEY = struct.Struct("=Q")
+LABEL_ENTRY_BYTES = 128
+
+COUNTER_KINDS = 2
+STAT_COUNT = 6
+
+FLOW_KEY_BYTES = 48
+FLOW_VALUE_BYTES = 104
+FLOW_VALUE_HEAD = struct.Struct("=QQQQQ")  # count, reported, window_start_ns, first_ns, last_ns
+FLOW_RECORD_HEAD = struct.Struct("=IIQ")  # type, reserved, count
+RECORD_FLOW = 1

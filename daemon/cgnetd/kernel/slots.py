@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of one slot: image, rule index, counters; made aside, pinned, put into the maps of tables.
+
+Must not know what an image or an index says. A table is an array of 64-bit cells. The index is bytes behind a cell with
+their length.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cgnetd.errors import PinError
+from cgnetd.kernel import bpffs, layout
+from cgnetd.kernel.failure import kernel_error
+from cgnetd.kernel.maps import create, table_spec
+from cgnetd.kernel.pins import NEW, SLOTS, pin_over
+from pybpf import BpfError, Map, Mapping, possible_cpus
+
+IMAGE = "image"
+INDEX = "index"
+COUNTERS = "counters"
+TABLES = (IMAGE, INDEX, COUNTERS)
+
+_LENGTH = struct.Struct("=Q")
+
+
+@dataclass(frozen=True, slots=True)
+class Outer:
+    """The two maps of tables."""
+
+    images: Map
+    counters: Map
+
+
+def key_of(number: int) -> bytes:
+    return number.to_bytes(4, sys.byteorder)
+
+
+def counter_cells(rule_count: int) -> int:
+    """A row of counters for each possible CPU, and the daemon's own."""
+    return (possible_cpus() + 1) * rule_count * layout.COUNTER_KINDS
+
+
+def write_tables(
+    pin_dir: Path, outer: Outer, slot: int, *, cells: bytes | memoryview, index: bytes, rule_count: int
+) -> None:
+    """Fill a slot that is not in force. An error leaves what was in it, or tables that are not `consistent`."""
+    directory = pin_dir / SLOTS / str(slot)
+    bpffs.make_dir(directory.parent)
+    bpffs.make_dir(directory)
+    with ExitStack() as stack:
+        image = stack.enter_context(_filled(IMAGE, memoryview(cells).cast("B")))
+        names = stack.enter_context(_filled(INDEX, memoryview(_LENGTH.pack(len(index)) + index)))
+        counters = stack.enter_context(create(table_spec(COUNTERS, counter_cells(rule_count))))
+        for name, table in ((IMAGE, image), (INDEX, names), (COUNTERS, counters)):
+            pin_over(table, directory / name)
+        try:
+            outer.images.update(key_of(slot), key_of(image.fd))
+            outer.counters.update(key_of(slot), key_of(counters.fd))
+        except BpfError as error:
+            raise kernel_error(f"put tables into slot {slot}", error) from error
+
+
+def _filled(name: str, content: memoryview) -> Map:
+    """A frozen table."""
+    table = create(table_spec(name, (len(content) + 7) // 8))
+    try:
+        with table.mmap(writable=True) as memory:
+            memory.bytes[: len(content)] = content
+        table.freeze()
+    except (OSError, ValueError):
+        table.close()
+        raise
+    return table
+
+
+def clear_tables(pin_dir: Path, outer: Outer, slot: int) -> None:
+    """Take the tables out of a slot and remove their pins; fine if there are none."""
+    for table_map in (outer.images, outer.counters):
+        try:
+            table_map.delete(key_of(slot))
+        except BpfError as error:
+            raise kernel_error(f"clear slot {slot}", error) from error
+    for name in TABLES:
+        for pin in (name, NEW + name):
+            (pin_dir / SLOTS / str(slot) / pin).unlink(missing_ok=True)
+
+
+class SlotView:
+    """What is in a slot now. Holds descriptors and memory: close it, after letting go of views of its memory.
+
+    `consistent` is False when a table is missing, not pinned where it belongs, or not frozen: write the slot again.
+    """
+
+    def __init__(self, pin_dir: Path, outer: Outer, slot: int) -> None:
+        self.slot = slot
+        self._stack = ExitStack()
+        try:
+            self._open(pin_dir / SLOTS / str(slot), outer)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _open(self, directory: Path, outer: Outer) -> None:
+        image = self._inner(outer.images)
+        counters = self._inner(outer.counters)
+        index = self._pinned(directory, INDEX)
+        self.image_id = image.info.id if image else 0
+        self.counters_id = counters.info.id if counters else 0
+        self.image: memoryview | None = self._memory(image).words() if image else None
+        self.counters: memoryview | None = self._memory(counters).words() if counters else None
+        self.index: bytes | None = self._index(index) if index else None
+        self.rule_count = counters.info.max_entries // counter_cells(1) if counters else 0
+        pinned = {name: self._pinned(directory, name) for name in (IMAGE, COUNTERS)}
+        self.consistent = (
+            _same(image, pinned[IMAGE])
+            and _same(counters, pinned[COUNTERS])
+            and index is not None
+            and is_frozen(index)
+            and image is not None
+            and is_frozen(image)
+        )
+
+    @property
+    def empty(self) -> bool:
+        return self.image is None and self.counters is None
+
+    def totals(self) -> list[int]:
+        """Calls counted, summed over all rows: [rule id * 2 + kind]. Empty without counters."""
+        if self.counters is None:
+            return []
+        width = max(self.rule_count * layout.COUNTER_KINDS, 1)
+        rows = [self.counters[start : start + width].tolist() for start in range(0, len(self.counters), width)]
+        return [sum(column) for column in zip(*rows, strict=True)]
+
+    def _inner(self, tables: Map) -> Map | None:
+        found = tables.lookup(key_of(self.slot))
+        if found is None:
+            return None
+        return self._stack.enter_context(Map.from_id(int.from_bytes(found, sys.byteorder)))
+
+    def _pinned(self, directory: Path, name: str) -> Map | None:
+        try:
+            found = Map.from_pin(directory / name)
+        except BpfError:
+            return None  # absent or not a map: either way not ours, and the slot is not consistent
+        return self._stack.enter_context(found)
+
+    def _memory(self, table: Map) -> Mapping:
+        return self._stack.enter_context(table.mmap())
+
+    def _index(self, table: Map) -> bytes | None:
+        with table.mmap() as memory:
+            (length,) = _LENGTH.unpack_from(memory.bytes)
+            content = bytes(memory.bytes[_LENGTH.size : _LENGTH.size + length])
+        return content if len(content) == length else None
+
+    def close(self) -> None:
+        for view in (self.image, self.counters):
+            if view is not None:
+                view.release()
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def write_carry(outer: Outer, slot: int, totals: list[int]) -> None:
+    """Write the daemon's own row of a slot's counters: what earlier generations had counted, [rule id * 2 + kind]."""
+    found = outer.counters.lookup(key_of(slot))
+    if found is None:
+        raise PinError(f"carry counters into slot {slot}: it has none")
+    with Map.from_id(int.from_bytes(found, sys.byteorder)) as table, table.mmap(writable=True) as memory:
+        if (possible_cpus() + 1) * len(totals) != table.info.max_entries:
+            raise ValueError(f"{len(totals)} totals for a slot with {table.info.max_entries} counters")
+        start = possible_cpus() * len(totals) * 8
+        memory.bytes[start : start + len(totals) * 8] = struct.pack(f"={len(totals)}Q", *totals)
+
+
+def _same(one: Map | None, other: Map | None) -> bool:
+    return one is not None and other is not None and one.info.id == other.info.id
+
+
+def is_frozen(table: Map) -> bool:
+    """Whether no system call can write the map any more (the kernel tells in fdinfo only)."""
+    with open(f"/proc/self/fdinfo/{table.fd}", encoding="ascii") as lines:
+        return any(line.split() == ["frozen:", "1"] for line in lines)
