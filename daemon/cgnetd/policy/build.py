@@ -108,7 +108,7 @@ def _bind_rules(document: Document, rules: list[models.BindRule], addresses: Add
             where=Where(document.file, line, column),
             addresses=addresses.of(rule.addresses, ()),
             protocols=_protocols(tuple(rule.protocols)),
-            ports=_ports([found for found in rule.ports if found]) if rule.ports else None,
+            ports=merged([found for found in rule.ports if found]) if rule.ports else None,
             ephemeral=None in rule.ports,
             errno=_ERRNOS[rule.errno],
             log=_logs(rule),
