@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every test may use: the option --require-kernel, private cgroups and bpffs mounts, and the check that none are left."""
+"""What every test may use: --require-kernel, private cgroups and bpffs mounts, and the check that none are left."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,7 +38,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """--require-kernel: a skipped kernel test is a failed one."""
     report = yield
     required = item.config.getoption("--require-kernel") and item.get_closest_marker("kernel")

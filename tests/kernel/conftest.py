@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What kernel tests use: the mark, the check of the surroundings, descriptors counted, the store and the built objects."""
+"""What kernel tests use: the mark, the check of the surroundings, a store, the built objects."""
 
 from __future__ import annotations
 

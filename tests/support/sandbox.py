@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Private cgroups and bpffs mounts, made for one test and taken away with everything in them, whatever happened.
 
-Names carry the pid of the test process, so that what a killed run left behind is recognised and removed by the next one.
+Names carry the pid of the test process, so that the next run recognises and removes what a killed one left.
 Must not know what is tested in them.
 """
 

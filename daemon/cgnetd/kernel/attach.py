@@ -63,7 +63,9 @@ class Attachments:
 
     def observe(self, names: Iterable[str]) -> dict[str, Observed]:
         """The state of these hooks. Loads the programs to compare with, once. KernelError, PrivilegeError."""
-        wanted = [name for name in HOOKS if name in frozenset(names)]
+        asked = frozenset(names)
+        wanted = [name for name in HOOKS if name in asked]
+        self._programs.learn(name for name in wanted if name in self.pinned())
         try:
             return {name: self._observe(HOOKS[name]) for name in wanted}
         except OSError as error:

@@ -72,10 +72,16 @@ class Programs:
         self.load([name])
         return self._loaded[name]
 
+    def learn(self, names: Iterable[str]) -> None:
+        """Know the signatures of these: what is not known is loaded once and let go."""
+        unknown = [name for name in names if name not in self._signatures]
+        if unknown:
+            self.load(unknown)
+            self.release()
+
     def signature(self, name: str) -> Signature:
         """Of the program that belongs to a hook."""
-        if name not in self._signatures:
-            self.load([name])
+        self.learn([name])
         return self._signatures[name]
 
     def _load_object(self, path: Path, hooks: list[Hook]) -> None:

@@ -94,7 +94,7 @@ class Store:
     def write_slot(self, slot: int, cells: bytes | memoryview, index: bytes, rule_count: int) -> None:
         """Fill a slot, which becomes generation 0 (empty) by it. ValueError for the slot in force.
 
-        `cells`: the image, whole 64-bit cells, any buffer; `index`: the rule index; `rule_count`: ids 0 .. rule_count-1.
+        `cells`: the image, whole 64-bit cells; `index`: the rule index; `rule_count`: ids 0 .. rule_count-1.
         """
         control = self.control()
         if control.active == _slot(slot) and control.generations[slot]:
