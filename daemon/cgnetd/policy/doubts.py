@@ -63,12 +63,11 @@ def _about_rules(rules: Sequence[Rule]) -> Iterator[Problem]:
 def _about_addresses(rule: Rule, key: str, addresses: AddressRanges) -> Iterator[Problem]:
     if not addresses.v4 and not addresses.v6:
         yield _doubt(rule.where, key, "matches no address")
-    if rule.section is Section.EGRESS and ((0, 0) in (*addresses.v4[:1], *addresses.v6[:1])):
+    if rule.section is Section.EGRESS and addresses.v4[:1] == ((0, 0),):
         yield _doubt(
             rule.where,
             f"{key}.to",
-            "0.0.0.0 and :: stand for themselves only, and a call to them is judged as one to loopback: "
-            "did you mean any, 0.0.0.0/0 or ::/0?",
+            "0.0.0.0 is one address, and a call to it is judged as one to 127.0.0.1: did you mean 0.0.0.0/0 or any?",
         )
 
 

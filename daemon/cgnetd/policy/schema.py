@@ -19,6 +19,15 @@ def schema_text() -> str:
     schema: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "cgnetd policy document",
-        **TypeAdapter(AnyDocument).json_schema(),
+        **_without_titles(TypeAdapter(AnyDocument).json_schema()),
     }
     return json.dumps(schema, indent=2) + "\n"
+
+
+def _without_titles(schema: Any) -> Any:
+    """The schema less the titles that are but the names of fields; an editor would show them twice."""
+    if isinstance(schema, list):
+        return [_without_titles(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {key: _without_titles(value) for key, value in schema.items() if key != "title"}

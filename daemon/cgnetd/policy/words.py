@@ -7,6 +7,7 @@ IPv6 address is the IPv4 address. Must not know of sets' contents or of rules.
 
 from __future__ import annotations
 
+import re
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 from .ranges import EVERYTHING
@@ -60,7 +61,9 @@ def _not_an_address(text: str) -> str:
         return f'"{shown(text)}" has blanks around it'
     if "%" in text:
         return f'"{shown(text)}" has a zone: accepted is an address or a CIDR without one'
-    return f'"{shown(text)}" is not an address or a CIDR'
+    if _WITH_PORT.fullmatch(text):
+        return f'"{shown(text)}" is more than an address: write it without brackets and port, ports go under `ports`'
+    return f'"{shown(text)}" is not an address or a CIDR such as 10.0.0.0/8'
 
 
 def _cidrs(*texts: str) -> AddressRanges:
@@ -76,6 +79,8 @@ WORDS = {
     "multicast": _cidrs("224.0.0.0/4", "ff00::/8"),
     "private": _cidrs("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"),
 }
+_NUMERIC = re.compile(r"[\s\[]*([0-9]|[0-9a-fA-F]{0,4}:)")  # what cannot be but an address, if maybe a wrong one
+_WITH_PORT = re.compile(r"[0-9.]+:[0-9]+|\[.*")
 _NOT_YET = ("local", "interface:", "service:", "host:")
 _ACCEPTED = f"accepted: an address, a CIDR, {', '.join(WORDS)}"
 
@@ -84,12 +89,10 @@ def parse_word(text: str, *, sets_accepted: bool) -> AddressRanges:
     """The addresses of any word but `set:NAME`. Raises AddressError."""
     if text in WORDS:
         return WORDS[text]
-    if text[:1].isdigit() or ":" in text[:5]:
-        scheme = text[: text.find(":") + 1]
-        if scheme not in _NOT_YET and scheme != "set:":
-            family, found = parse_prefix(text)
-            return AddressRanges((found,), ()) if family == 4 else AddressRanges((), (found,))
-    if text.startswith(_NOT_YET[1:]) or text == "local":
-        raise AddressError(f'"{shown(text)}" is not supported yet by this version; {_ACCEPTED}')
+    if _NUMERIC.match(text):
+        family, found = parse_prefix(text)
+        return AddressRanges((found,), ()) if family == 4 else AddressRanges((), (found,))
     accepted = f"{_ACCEPTED}, set:NAME" if sets_accepted else _ACCEPTED
+    if text == "local" or text.startswith(_NOT_YET[1:]):
+        raise AddressError(f'"{shown(text)}" is not supported yet by this version; {accepted}')
     raise AddressError(f'"{shown(text)}" is not an address word{did_you_mean(text, WORDS)}; {accepted}')
