@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cgnetctl check`: parse and compile policy files as the daemon would; every error is told. Needs no privilege."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from cgnetd.cli.answer import Answer, Style
+from cgnetd.cli.defaults import settings
+from cgnetd.errors import PolicyError, Problem
+
+if TYPE_CHECKING:
+    from cgnetd.policy.types import PolicySet
+    from cgnetd.service.settings import Settings
+
+NAME = "check"
+HELP = "parse and compile policies; errors, warnings, sizes; exits 78 on errors"
+
+EXIT_BAD_POLICY = PolicyError.exit_code
+CELL_BYTES = 8
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("places", metavar="FILE|DIR", nargs="*", help="default: the configured policy directories")
+
+
+def run(args: argparse.Namespace, style: Style) -> Answer:
+    from cgnetd.cli.offline import load, load_directories  # slow to import, and only needed here
+
+    configured = settings(args)
+    loaded = load(args.places) if args.places else load_directories(configured.policy_dirs)
+    problems, sizes = loaded.problems, {}
+    if loaded.policy_set is not None:
+        try:
+            sizes = compiled_sizes(loaded.policy_set, configured)
+        except PolicyError as error:
+            problems = error.problems
+    data = {
+        "ok": not problems,
+        "files": list(loaded.files),
+        "errors": [asdict(problem) for problem in problems],
+        "warnings": [asdict(warning) for warning in loaded.warnings],
+        "sizes": sizes,
+    }
+    lines = tuple(_lines(problems, loaded.warnings, len(loaded.files), sizes, style))
+    return Answer(data, lines, EXIT_BAD_POLICY if problems else 0)
+
+
+def compiled_sizes(policy_set: PolicySet, configured: Settings) -> dict[str, Any]:
+    """How large the compiled tables are, all together and by policy. Raises PolicyError for a set that does not fit."""
+    from cgnetd.datapath.compile import compile_image
+
+    limit_cells = configured.limits.image_bytes // CELL_BYTES
+    image = compile_image(policy_set, default_action=configured.default, generation=1, limit_cells=limit_cells)
+    sizes = asdict(image.sizes)
+    by_policy = zip(policy_set.policies, sizes.pop("policies"), strict=True)
+    return sizes | {"by_policy": {policy.name: part for policy, part in by_policy}}
+
+
+def _lines(
+    problems: tuple[Problem, ...], warnings: tuple[Problem, ...], files: int, sizes: dict[str, Any], style: Style
+) -> Iterator[str]:
+    for problem in problems:
+        yield f"{style.bad('error')}: {problem}"
+    for warning in warnings:
+        yield f"{style.doubtful('warning')}: {warning}"
+    if problems:
+        errors = style.bad(f"{len(problems)} errors")
+        yield f"{files} files: {errors}, {len(warnings)} warnings; the set would be rejected"
+        return
+    yield f"{files} files: {style.good('ok')}, {len(warnings)} warnings"
+    if sizes:
+        yield "compiled: " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in _totals(sizes))
+
+
+def _totals(sizes: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    return ((name, value) for name, value in sizes.items() if isinstance(value, int))

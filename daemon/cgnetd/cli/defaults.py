@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a verb takes from the settings when its command line does not say: read only then, for reading them takes time.
+
+Must not know what the verbs do with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from cgnetd.errors import CgnetdError
+
+if TYPE_CHECKING:
+    from cgnetd.service.settings import Settings
+
+
+def settings(args: argparse.Namespace) -> Settings:
+    """The settings that `--config`, or the file of the system, holds. Raises SettingsError."""
+    from cgnetd.service.settings_files import load_settings
+
+    return load_settings(args.config)
+
+
+def control_socket(args: argparse.Namespace) -> str:
+    """Where the daemon listens. Raises SettingsError."""
+    return str(args.control_socket or settings(args).control_socket)
+
+
+def cgroup_root(args: argparse.Namespace) -> str | None:
+    """The root of the managed tree, for looking up units; None where no cgroup v2 tree is mounted."""
+    from cgnetd.kernel.cgroup import find_root
+
+    named = args.cgroup_root or settings(args).cgroup_root
+    if named is not None:
+        return os.path.abspath(named)
+    try:
+        return str(find_root())
+    except CgnetdError:
+        return None

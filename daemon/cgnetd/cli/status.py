@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`cgnetctl status`: is it enforcing, what, where, and what is wrong. Exits 1 when it is not enforcing."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from cgnetd.cli import client
+from cgnetd.cli.answer import Answer, Style, table
+from cgnetd.cli.defaults import control_socket
+from cgnetd.cli.problems import problem_texts
+
+NAME = "status"
+HELP = "generation, policies, governed cgroups, counters; exits 1 when not enforcing"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+def run(args: argparse.Namespace, style: Style) -> Answer:
+    status = client.call(control_socket(args), "status")
+    return Answer(status, tuple(_lines(status, style)), 0 if status.get("enforcing") else 1)
+
+
+def _lines(status: Mapping[str, Any], style: Style) -> Iterator[str]:
+    enforcing = style.good("enforcing") if status.get("enforcing") else style.bad("NOT ENFORCING")
+    yield f"cgnetd {status.get('version')} (pid {status.get('pid')}): {enforcing}"
+    for reason in status.get("reasons") or ():
+        yield f"  because {reason}"
+    for name, value in _facts(status):
+        yield f"  {style.faint((name + ':').ljust(18))} {value}"
+    yield from _section("policies", _policies(status), style)
+    yield from _section("rules that decided", _counters(status), style)
+    for title, paint in (("problems", style.bad), ("warnings", style.doubtful)):
+        for text in problem_texts(status.get(title)):
+            yield paint(f"{title.removesuffix('s')}: ") + text
+
+
+def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "generation", f"{status.get('generation') or 'none'}{_since(status)}"
+    yield "governed cgroups", str(status.get("governed_cgroups"))
+    yield "cgroup root", str(status.get("cgroup_root"))
+    yield "pins", str(status.get("pin_dir"))
+    if hooks := status.get("hooks"):
+        yield "hooks", ", ".join(f"{name} {state}" for name, state in hooks.items())
+    for key, title in (("stats", "kernel"), ("sizes", "sizes"), ("last_reconcile", "last pass")):
+        if facts := status.get(key):
+            yield title, ", ".join(f"{name} {value}" for name, value in facts.items() if _simple(value))
+    if missing := status.get("missing_features"):
+        yield "missing", "; ".join(str(feature) for feature in missing)
+
+
+def _since(status: Mapping[str, Any]) -> str:
+    return f", in force since {status['loaded_at']}" if status.get("loaded_at") else ""
+
+
+def _policies(status: Mapping[str, Any]) -> tuple[str, ...]:
+    head = ("NAME", "TIER", "PRIORITY", "MODE", "RULES", "CGROUPS", "DECIDED", "FILE")
+    rows = [
+        (
+            *(str(policy.get(key, "")) for key in ("name", "tier", "priority", "mode", "rules", "governed", "decided")),
+            f"{policy.get('file')}:{policy.get('line')}",
+        )
+        for policy in status.get("policies") or ()
+    ]
+    return table(rows, head) if rows else ()
+
+
+def _counters(status: Mapping[str, Any]) -> tuple[str, ...]:
+    head = ("RULE", "ENFORCED", "SHADOW", "FILE")
+    rows = [
+        (
+            f"{row['policy']}/{row['rule']}" if row.get("policy") else str(row["rule"]),
+            str(row["enforced"]),
+            str(row["shadow"]),
+            f"{row['file']}:{row['line']}" if row.get("file") else "built in",
+        )
+        for row in status.get("counters") or ()
+        if row.get("enforced") or row.get("shadow")
+    ]
+    return table(rows, head) if rows else ()
+
+
+def _section(title: str, lines: tuple[str, ...], style: Style) -> Iterator[str]:
+    if lines:
+        yield style.strong(title)
+        yield from (f"  {line}" for line in lines)
+
+
+def _simple(value: Any) -> bool:
+    return isinstance(value, str | int | float) and value not in ("", None)
