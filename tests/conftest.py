@@ -44,7 +44,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     required = item.config.getoption("--require-kernel") and item.get_closest_marker("kernel")
     if required and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
-        report.longrepr = f"--require-kernel: {report.longrepr[2] if report.longrepr else 'skipped'}"
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else "skipped"
+        report.longrepr = f"--require-kernel: {reason}"
     return report
 
 

@@ -65,7 +65,8 @@ class Attachments:
         """The state of these hooks. Loads the programs to compare with, once. KernelError, PrivilegeError."""
         asked = frozenset(names)
         wanted = [name for name in HOOKS if name in asked]
-        self._programs.learn(name for name in wanted if name in self.pinned())
+        pinned = self.pinned()
+        self._programs.learn(name for name in wanted if name in pinned)
         try:
             return {name: self._observe(HOOKS[name]) for name in wanted}
         except OSError as error:

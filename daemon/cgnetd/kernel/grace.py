@@ -14,8 +14,8 @@ _FIRST = bytes(4)
 def wait_for_programs() -> None:
     """Return when no program is running that was running at the call (some 10 ms). BpfError, KernelError.
 
-    The kernel does so at the end of an update of a map of maps (kernel/bpf/syscall.c: maybe_wait_bpf_programs); one that
-    was made for this has no other effect. membarrier(2) would do it too, but not on one CPU and not with nohz_full.
+    The kernel does so at the end of an update of a map of maps (kernel/bpf/syscall.c: maybe_wait_bpf_programs); one
+    made for this has no other effect. membarrier(2) would do it too, but not on one CPU and not with nohz_full.
     """
     with (
         create(table_spec("grace", 1)) as inner,
