@@ -144,28 +144,43 @@ static __always_inline __u64 cgn_window_ns(void)
 	return control ? control->window_ns : 0;
 }
 
+/*
+ * The flow of a key that has none yet. Room for "all the other destinations" is taken before room for this one: when
+ * the map is full, that is where its calls go, and `key` becomes that flow's.
+ */
+static __always_inline struct cgn_flow_value *cgn_flow_new(struct cgn_flow_key *key, __u64 now)
+{
+	struct cgn_flow_value *flow, *collected;
+	struct cgn_flow_key others = *key;
+
+	others.flags |= CGN_FLOW_COLLECTED;
+	others.address[0] = others.address[1] = others.port = 0;
+	collected = cgn_flow_find(&others);
+	if (collected)
+		collected->last_ns = now; /* in use: the daemon takes out what is idle */
+	flow = cgn_flow_find(key);
+	if (flow)
+		return flow;
+	*key = others;
+	return collected;
+}
+
 /* One more call of a flow; a record if it is the first one or the window has passed. Only one of many callers sends it.
  */
 __noinline int cgn_report(const struct cgn_call *call)
 {
+	__u64 now = bpf_ktime_get_boot_ns(), start;
 	struct cgn_flow_value *flow;
 	struct cgn_flow_key key;
-	__u64 now, start;
 
 	if (!call)
 		return 0;
 	cgn_flow_key_fill(&key, call);
-	flow = cgn_flow_find(&key);
-	if (!flow) {
-		key.flags |= CGN_FLOW_COLLECTED;
-		key.address[0] = key.address[1] = key.port = 0;
-		flow = cgn_flow_find(&key);
-	}
+	flow = bpf_map_lookup_elem(&cgn_flows, &key) ?: cgn_flow_new(&key, now);
 	if (!flow) {
 		cgn_stat_add(CGN_STAT_LOST);
 		return 0;
 	}
-	now = bpf_ktime_get_boot_ns();
 	if (!flow->first_ns)
 		flow->first_ns = now;
 	cgn_flow_describe(flow, call, now);
