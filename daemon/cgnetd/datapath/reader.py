@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading a compiled image the way the programs in the kernel do: cells, bisection, tables, rules, states.
+
+The counterpart of bpf/image.bpf.h. Every read can fail, and a failure means that the image cannot be right. Must not
+know of chains or verdicts.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+from cgnetd.datapath import abi
+from cgnetd.errors import CgnetdError
+
+WORD = 0xFFFFFFFF  # offsets are sums of unsigned 32-bit numbers, as in the kernel
+LOW = 0xFFFFFFFFFFFFFFFF
+
+
+class CorruptImageError(CgnetdError):
+    """An image that cannot be right. The programs in the kernel deny where they meet one."""
+
+
+class CellReader:
+    """Reads an image in place. `cells`: an array("Q"), or any buffer of whole 64-bit cells in host byte order."""
+
+    def __init__(self, cells: array[int] | bytes | bytearray | memoryview) -> None:
+        self._cells = memoryview(cells).cast("B").cast("Q")
+        self._known_steps: dict[tuple[int, int], int] = {}  # (state, byte) -> state, as far as asked for
+
+    def cell(self, index: int) -> int:
+        """One cell. CorruptImageError beyond the end, as of all that follow."""
+        index &= WORD
+        if index >= len(self._cells):
+            raise CorruptImageError(f"read image: cell {index} is beyond its {len(self._cells)} cells")
+        return self._cells[index]
+
+    @property
+    def generation(self) -> int:
+        return abi.hi(self.cell(abi.IMAGE_DEFAULT))
+
+    @property
+    def policy_count(self) -> int:
+        return abi.hi(self.cell(abi.IMAGE_COUNTS))
+
+    @property
+    def rule_count(self) -> int:
+        """Built-in rules included."""
+        return abi.lo(self.cell(abi.IMAGE_COUNTS))
+
+    def check(self) -> None:
+        """CorruptImageError unless this is an image of this ABI, as long as it says."""
+        if self.cell(abi.IMAGE_MAGIC) != abi.cell(abi.MAGIC, abi.ABI_VERSION):
+            raise CorruptImageError("read image: not an image of this ABI version")
+        if self.cell(abi.IMAGE_SIZE) != len(self._cells):
+            raise CorruptImageError("read image: it is not as long as its header says")
+
+    def header(self, policy_id: int) -> int:
+        """Where the header of a policy stands."""
+        if policy_id >= self.policy_count:
+            raise CorruptImageError(f"read image: there is no policy {policy_id}")
+        return abi.IMAGE_HEADER + policy_id * abi.POLICY_CELLS
+
+    def tier(self, policy_id: int) -> int:
+        """abi.TIER_* of a policy."""
+        return abi.lo(self.cell(self.header(policy_id) + abi.POLICY_FLAGS))
+
+    def row4(self, blob: int, table: int, address: int) -> int:
+        """The row of an IPv4 address, in the table that the header cell `table` names."""
+        bits = self._root_bits(table)
+        root = self.cell(blob + abi.hi(table) + (address >> (32 - bits)))
+        return self.bisect(blob + abi.hi(root), abi.lo(root), address)
+
+    def row6(self, blob: int, table: int, address: int) -> int:
+        """The row of an IPv6 address, likewise."""
+        bits = self._root_bits(table)
+        root = self.cell(blob + abi.hi(table) + (address >> (128 - bits)))
+        return self._bisect6(blob + abi.hi(root), abi.lo(root), address)
+
+    def bisect(self, first: int, count: int, key: int) -> int:
+        """Lower half of the last of `count` sorted cells, from `first` on, whose upper half is at most `key`."""
+        for _ in range(abi.BISECT_STEPS):
+            if count <= 1:
+                break
+            half = count >> 1
+            if abi.hi(self.cell(first + half)) <= key:
+                first, count = first + half, count - half
+            else:
+                count = half
+        entry = self.cell(first)
+        if count != 1 or abi.hi(entry) > key:
+            raise CorruptImageError("read image: a list is empty, too long, or begins too late")
+        return abi.lo(entry)
+
+    def _bisect6(self, first: int, count: int, address: int) -> int:
+        """`bisect` over the three-cell entries of an IPv6 table."""
+        for _ in range(abi.BISECT_STEPS):
+            if count <= 1:
+                break
+            half = count >> 1
+            if self._start6(first + half * 3) <= address:
+                first, count = first + half * 3, count - half
+            else:
+                count = half
+        if count != 1 or self._start6(first) > address:
+            raise CorruptImageError("read image: an address table is empty, too long, or begins too late")
+        return abi.lo(self.cell(first + 2))
+
+    def rule(self, rule_id: int) -> int:
+        """The cell of a rule."""
+        if rule_id >= self.rule_count:
+            raise CorruptImageError(f"read image: there is no rule {rule_id}")
+        rule = self.cell(abi.lo(self.cell(abi.IMAGE_RULES)) + rule_id)
+        if abi.hi(rule) != rule_id or not abi.ACTION_ALLOW <= rule & 0xFF <= abi.ACTION_PASS:
+            raise CorruptImageError(f"read image: the cell of rule {rule_id} is not a rule")
+        return rule
+
+    def next_state(self, state: int, data: bytes) -> int:
+        """The automaton's state after more bytes of a path."""
+        for byte in data:
+            step = (state, byte)
+            following = self._known_steps.get(step)
+            if following is None:
+                following = self._known_steps[step] = self._step(state, byte)
+            state = following
+        return state
+
+    def accept(self, state: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Ids of the policies whose subject matches in a state, and of those whose `not:` does; both ascending."""
+        offset = abi.lo(self.cell(self._state(state)))
+        if not offset:
+            return (), ()
+        counts = self.cell(offset)
+        matching, excluding = abi.hi(counts), abi.lo(counts)
+        if matching + excluding > 2 * self.policy_count:
+            raise CorruptImageError(f"read image: the accept list of state {state} is too long")
+        ids = [self.cell(offset + 1 + i) for i in range(matching + excluding)]
+        return tuple(ids[:matching]), tuple(ids[matching:])
+
+    def _state(self, state: int) -> int:
+        states = self.cell(abi.IMAGE_STATES)
+        if state >= abi.lo(states):
+            raise CorruptImageError(f"read image: there is no state {state}")
+        return abi.hi(states) + state * abi.STATE_CELLS
+
+    def _step(self, state: int, byte: int) -> int:
+        """The next state by one byte: by an edge, found by bisection, or by default."""
+        at = self._state(state)
+        edges = self.cell(at + 1)
+        first = abi.hi(edges)
+        last = first + abi.lo(edges) - 1
+        while first <= last:
+            middle = (first + last) >> 1
+            edge = self.cell(middle)
+            if abi.hi(edge) == byte:
+                return abi.lo(edge)
+            first, last = (middle + 1, last) if abi.hi(edge) < byte else (first, middle - 1)
+        return abi.hi(self.cell(at))
+
+    def _start6(self, entry: int) -> int:
+        return self.cell(entry) << 64 | self.cell(entry + 1)
+
+    @staticmethod
+    def _root_bits(table: int) -> int:
+        bits = abi.lo(table)
+        if bits > 16:
+            raise CorruptImageError(f"read image: a root of {bits} bits")
+        return bits
