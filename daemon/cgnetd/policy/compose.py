@@ -44,9 +44,12 @@ def compose(file: str, data: bytes) -> tuple[list[Document], list[Problem]]:
 
 
 def _next_document(data: bytes, start: int, lines: int) -> int | None:
-    """Offset of the first `---` more than `lines` lines (at least one) after `start`."""
+    """Offset of the first `---` at least `lines` lines (and one) after `start`.
+
+    The line of the error counts: an unclosed bracket is noticed where the next document begins.
+    """
     at = start
-    for _ in range(max(lines, 0) + 1):
+    for _ in range(max(lines, 1)):
         at = data.find(b"\n", at) + 1
         if at == 0:
             return None
