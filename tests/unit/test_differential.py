@@ -84,7 +84,7 @@ def rules(draw: Draw, section: Section, pool: list[AddressRanges]) -> Rule:
     if section is Section.EGRESS:
         hooks = draw(st.just(hooks) | st.sampled_from([frozenset({hook}) for hook in hooks]))
     return Rule(
-        name=f"rule-{draw(st.integers(0, 1 << 30))}",
+        name="rule",
         section=section,
         action=draw(st.sampled_from(Action)),
         where=WHERE,
@@ -113,6 +113,7 @@ PATHS = (
     "/**/**",
     "/a*/?",
 )
+EVERYWHERE = Subject((Pattern(PatternKind.PATH, "/"),))
 
 
 def patterns() -> st.SearchStrategy[Pattern]:
@@ -128,6 +129,11 @@ def subjects() -> st.SearchStrategy[Subject]:
     )
 
 
+def named(unnamed: tuple[Rule, ...]) -> tuple[Rule, ...]:
+    """The rules with names as the language gives them, each one its own."""
+    return tuple(replace(rule, name=f"{rule.section.value}[{number}]") for number, rule in enumerate(unnamed))
+
+
 @st.composite
 def policy_sets(draw: Draw, *, with_rules: bool = True, max_size: int = 5) -> PolicySet:
     pool = draw(st.lists(address_ranges(), min_size=1, max_size=4)) if with_rules else []
@@ -136,15 +142,15 @@ def policy_sets(draw: Draw, *, with_rules: bool = True, max_size: int = 5) -> Po
     policies = [
         Policy(
             name=f"p{number}",
-            subject=draw(subjects()),
+            subject=draw(st.just(EVERYWHERE) | subjects() if with_rules else subjects()),
             where=WHERE,
             tier=draw(st.sampled_from(Tier)),
             priority=draw(st.sampled_from([1, 500])),
             audit=draw(st.booleans()),
-            egress=draw(egress),
-            bind=draw(bind),
-            default_egress=draw(st.sampled_from(Action)),
-            default_bind=draw(st.sampled_from(Action)),
+            egress=named(draw(egress)),
+            bind=named(draw(bind)),
+            default_egress=draw(st.just(Action.PASS) | st.sampled_from(Action)),
+            default_bind=draw(st.just(Action.PASS) | st.sampled_from(Action)),
         )
         for number in range(draw(st.integers(1, max_size)))
     ]
