@@ -87,6 +87,23 @@ def compile_bpf(tmp_path_factory: pytest.TempPathFactory, clang: str) -> Callabl
 
 
 @pytest.fixture
+def compile_c(tmp_path: Path, clang: str) -> Callable[[str], list[int]]:
+    """Values of C expressions, separated by commas, with abi.h included."""
+
+    def values(expressions: str) -> list[int]:
+        source, program = tmp_path / "values.c", tmp_path / "values"
+        source.write_text(
+            "#include <stddef.h>\n#include <stdio.h>\n#include <cgnetd/abi.h>\n"
+            f"int main(void) {{ long v[] = {{ {expressions} }};\n"
+            'for (size_t i = 0; i < sizeof(v) / sizeof(*v); i++) printf("%ld\\n", v[i]); }\n'
+        )
+        subprocess.run([clang, f"-I{TOP}/bpf/include", source, "-o", program], check=True)
+        return [int(line) for line in subprocess.check_output([program]).split()]
+
+    return values
+
+
+@pytest.fixture
 def cgroup_root(private_cgroup: PrivateCgroup) -> Iterator[CgroupRoot]:
     """The private cgroup as a managed root."""
     with CgroupRoot(private_cgroup.path) as root:

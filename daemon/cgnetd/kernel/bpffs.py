@@ -17,6 +17,7 @@ from cgnetd.kernel.failure import kernel_error
 BPFFS_MAGIC = 0xCAFE4A11
 CGROUP2_MAGIC = 0x63677270
 
+_DOT = "(a name on a bpffs cannot hold a dot)"
 _STATFS_BYTES = 256  # struct statfs has 120; f_type is its first word
 
 
@@ -32,7 +33,10 @@ def filesystem_magic(path: str | os.PathLike[str]) -> int:
 
 def check_pin_dir(path: Path) -> bool:
     """Whether the pin directory exists. PinError if it (or the directory it would stand in) is not on a bpffs."""
-    place = path if path.exists() else path.parent
+    try:
+        place = path if path.exists() else path.parent
+    except PermissionError as error:
+        raise PinError(f"use pin directory {path}: {error.strerror} {_DOT}") from error
     if not place.is_dir():
         raise PinError(f"use pin directory {path}: {place} is not a directory; {_mount_advice(place)}")
     if filesystem_magic(place) != BPFFS_MAGIC:
@@ -54,7 +58,7 @@ def make_dir(path: Path) -> None:
         path.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         if error.errno in (errno.EPERM, errno.EACCES):
-            raise PinError(f"make directory {path}: {error.strerror} (a name on a bpffs cannot hold a dot)") from error
+            raise PinError(f"make directory {path}: {error.strerror} {_DOT}") from error
         raise kernel_error(f"make directory {path}", error) from error
 
 

@@ -22,8 +22,8 @@ _LOG_LINES = 12
 
 def missing_capabilities(needed: tuple[str, ...] = NEEDED) -> tuple[str, ...]:
     """Those of `needed` that this process does not have in effect."""
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    line = next((line for line in status.splitlines() if line.startswith("CapEff:")), "CapEff: 0")
+    status = Path("/proc/self/status").read_bytes()
+    line = next((line for line in status.splitlines() if line.startswith(b"CapEff:")), b"CapEff: 0")
     effective = int(line.split()[1], 16)
     return tuple(name for name in needed if not effective >> _CAPABILITIES[name] & 1)
 

@@ -50,7 +50,9 @@ def _map_places(pin_dir: Path) -> tuple[str, ...]:
 
 
 def _entries(directory: Path) -> list[Path]:
-    return sorted(path for path in directory.iterdir() if not path.is_dir()) if directory.is_dir() else []
+    """Pins; what has a dot in its name is the kernel's own."""
+    found = directory.iterdir() if directory.is_dir() else ()
+    return sorted(path for path in found if "." not in path.name and not path.is_dir())
 
 
 def _remove_links(directory: Path) -> tuple[str, ...]:
@@ -72,7 +74,8 @@ def _remove_dirs(pin_dir: Path) -> tuple[str, ...]:
         bpffs.remove_dir(directory)
     if bpffs.remove_dir(pin_dir):
         return ()
-    return tuple(sorted(str(path.relative_to(pin_dir)) for path in pin_dir.rglob("*") if not path.is_dir()))
+    left = (path for path in pin_dir.rglob("*") if "." not in path.name and not path.is_dir())
+    return tuple(sorted(str(path.relative_to(pin_dir)) for path in left))
 
 
 def _is_our_map(path: Path) -> bool:

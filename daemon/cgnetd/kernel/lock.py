@@ -12,6 +12,8 @@ from typing import Self
 from cgnetd.errors import PinError
 from cgnetd.kernel import bpffs
 
+_COMMAND_LENGTH = 300
+
 
 class PinLock:
     """Holds flock(2) on the pin directory until closed; makes the directory if it is not there."""
@@ -60,5 +62,5 @@ def _command(pid: int) -> str:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return ""
-    text = " ".join(word.decode("utf-8", "replace") for word in words if word)
+    text = " ".join(b" ".join(words).decode("utf-8", "replace").split())[:_COMMAND_LENGTH]
     return f" ({text})" if text else ""

@@ -163,7 +163,8 @@ def _make_dirs(pin_dir: Path) -> None:
 
 
 def _check_foreign(pin_dir: Path) -> None:
-    foreign = sorted(path.name for path in pin_dir.iterdir() if path.name not in OURS)
+    """The pin directory may be the top of a bpffs: the kernel's own files there have a dot in their names."""
+    foreign = sorted(path.name for path in pin_dir.iterdir() if path.name not in OURS and "." not in path.name)
     if foreign:
         names = ", ".join(foreign[:5])
         raise PinError(f"use pin directory {pin_dir}: it holds {names}, not made by cgnetd; choose another directory")
