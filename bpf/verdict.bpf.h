@@ -155,7 +155,7 @@ static __always_inline bool cgn_classify_opaque(const struct cgn_call *call, voi
  */
 __noinline __u64 cgn_ask_policy(const struct cgn_call *call, __u32 policy)
 {
-	__u32 header = CGN_IMAGE_HEADER + policy * CGN_POLICY_CELLS, wanted, reference;
+	__u32 header = CGN_IMAGE_HEADER + policy * CGN_POLICY_CELLS, wanted, reference, rule_id;
 	__u64 counts, flags, base, rule;
 	void *image;
 
@@ -176,7 +176,8 @@ __noinline __u64 cgn_ask_policy(const struct cgn_call *call, __u32 policy)
 		return CGN_CELL_CORRUPT;
 	if (reference == CGN_REF_NONE)
 		return 0;
-	if (!cgn_rule(image, CGN_LO(base) + reference - CGN_REF_RULE, &rule))
+	rule_id = CGN_LO(base) + (reference - CGN_REF_RULE);
+	if (rule_id < CGN_LO(base) || !cgn_rule(image, rule_id, &rule)) /* a sum that wrapped would name another rule */
 		return CGN_CELL_CORRUPT;
 	if (CGN_CELL_ACTION(rule) == CGN_ACTION_PASS)
 		return 0;
