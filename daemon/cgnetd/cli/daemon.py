@@ -26,10 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     args = parser().parse_args(words)
-    from cgnetd.service.main import run  # late: --help and --version need none of it
-    from cgnetd.service.settings_files import load_settings
+    from cgnetd.service.settings_files import load_settings  # late: --help and --version need none of it
 
-    return run(load_settings(args.config, overrides(args)), once=args.once, dry_run=args.dry_run)
+    settings = load_settings(args.config, overrides(args))
+    from cgnetd.service.main import run
+
+    return run(settings, once=args.once, dry_run=args.dry_run)
 
 
 def parser() -> argparse.ArgumentParser:

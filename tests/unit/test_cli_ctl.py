@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""cgnetctl as people run it, as far as it needs no daemon: exit codes, JSON, errors."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cgnetd.cli import ctl, daemon
+
+POLICY = """\
+apiVersion: cgnetd/v1
+kind: Policy
+metadata: {name: web}
+spec:
+  subject: {units: [web.service]}
+  egress:
+    - {name: upstream, action: allow, to: [10.0.0.0/8], protocols: [tcp], ports: [443]}
+    - {name: rest, action: deny, errno: ECONNREFUSED}
+---
+apiVersion: cgnetd/v1
+kind: Policy
+metadata: {name: trial}
+spec:
+  subject: {slices: [system.slice]}
+  tier: admin
+  mode: audit
+  default: {egress: deny}
+"""
+
+
+@pytest.fixture
+def policies(tmp_path: Path) -> Path:
+    directory = tmp_path / "policy.d"
+    directory.mkdir()
+    (directory / "web.yaml").write_text(POLICY, encoding="utf-8")
+    return directory
+
+
+@pytest.fixture
+def settings(tmp_path: Path, policies: Path) -> Path:
+    path = tmp_path / "cgnetd.yaml"
+    path.write_text(f"policy_dirs: [{policies}]\ncontrol_socket: {tmp_path}/control.sock\n", encoding="utf-8")
+    return path
+
+
+class Ctl:
+    """Runs cgnetctl in this process."""
+
+    def __init__(self, settings: Path, capture: pytest.CaptureFixture[str]) -> None:
+        self._settings = settings
+        self._capture = capture
+
+    def __call__(self, *words: str) -> tuple[int, str, str]:
+        self._capture.readouterr()
+        code = ctl.main(["--config", str(self._settings), *words])
+        captured = self._capture.readouterr()
+        return code, captured.out, captured.err
+
+    def json(self, *words: str) -> tuple[int, dict[str, Any]]:
+        code, out, err = self(*words, "--json")
+        assert not err
+        return code, json.loads(out)
+
+
+@pytest.fixture
+def cgnetctl(settings: Path, capsys: pytest.CaptureFixture[str]) -> Ctl:
+    return Ctl(settings, capsys)
+
+
+def test_check_of_good_policies_exits_0_with_sizes(cgnetctl: Ctl) -> None:
+    code, data = cgnetctl.json("check")
+    assert code == 0
+    assert data["ok"] is True
+    assert data["sizes"]["bytes"] > 0
+    assert set(data["sizes"]["by_policy"]) == {"web", "trial"}
+    code, out, _ = cgnetctl("check")
+    assert code == 0
+    assert "1 files: ok" in out
+
+
+def test_check_of_bad_policies_exits_78_with_every_error(cgnetctl: Ctl, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.write_text(POLICY.replace("10.0.0.0/8", "10.0.0.1/8").replace("ECONNREFUSED", "EOOPS"), encoding="utf-8")
+    code, data = cgnetctl.json("check", str(bad))
+    assert code == 78
+    assert [(error["line"], error["key"]) for error in data["errors"]] == [
+        (7, "spec.egress[0].to[0]"),
+        (8, "spec.egress[1].errno"),
+    ]
+    code, out, _ = cgnetctl("check", str(bad))
+    assert code == 78
+    assert f"error: {bad}:7:" in out
+    assert "2 errors" in out
+
+
+def test_check_takes_files_and_directories_together(cgnetctl: Ctl, policies: Path, tmp_path: Path) -> None:
+    (tmp_path / "again.yaml").write_text(POLICY, encoding="utf-8")
+    code, data = cgnetctl.json("check", str(policies), str(tmp_path / "again.yaml"))
+    assert code == 78
+    assert len(data["files"]) == 2
+    assert all("web" in error["message"] or "trial" in error["message"] for error in data["errors"])
+
+
+def test_check_of_a_place_that_is_not_there_is_a_usage_error(cgnetctl: Ctl) -> None:
+    code, _, err = cgnetctl("check", "/nowhere/at/all.yaml")
+    assert code == 2
+    assert "/nowhere/at/all.yaml: no such file or directory" in err
+
+
+def test_explain_of_an_allowed_call_exits_0_and_names_the_rule(cgnetctl: Ctl, policies: Path) -> None:
+    code, said = cgnetctl.json(
+        "explain", "web.service", "connect", "tcp", "10.1.2.3:443", "--policy-dir", str(policies)
+    )
+    assert code == 0
+    assert (said["verdict"], said["policy"], said["rule"]) == ("allow", "web", "upstream")
+    assert (said["file"], said["line"]) == (f"{policies}/web.yaml", 7)
+    assert (said["shadow_verdict"], said["shadow_policy"], said["shadow_rule"]) == ("deny", "trial", "default.egress")
+    assert [step["policy"] for step in said["steps"]] == ["trial", "web"]
+
+
+def test_explain_of_a_denied_call_exits_1_and_says_why(cgnetctl: Ctl, policies: Path) -> None:
+    words = ("explain", "web.service", "connect", "tcp", "[2001:db8::1]:443", "--policy-dir", str(policies))
+    code, out, _ = cgnetctl(*words)
+    assert code == 1
+    assert "deny (ECONNREFUSED)" in out
+    assert f"web/rest at {policies}/web.yaml:8" in out
+    assert "taken as /system.slice/web.service" in out
+
+
+def test_explain_of_an_ungoverned_cgroup_is_allowed_whatever_the_default(cgnetctl: Ctl, policies: Path) -> None:
+    words = ("/other", "bind", "tcp", "0.0.0.0:80", "--policy-dir", str(policies), "--default-action", "deny")
+    code, said = cgnetctl.json("explain", *words)
+    assert (code, said["verdict"], said["steps"]) == (0, "allow", [])
+
+
+def test_explain_gives_a_governed_cgroup_the_default_action(cgnetctl: Ctl, policies: Path) -> None:
+    words = ("web.service", "bind", "tcp", "0.0.0.0:80", "--policy-dir", str(policies), "--default-action", "deny")
+    code, said = cgnetctl.json("explain", *words)
+    assert (code, said["verdict"], said["errno"], said["rule"]) == (1, "deny", "EPERM", "default_action")
+
+
+def test_explain_of_bad_policies_exits_78(cgnetctl: Ctl, policies: Path) -> None:
+    (policies / "bad.yaml").write_text("kind: Policy\n", encoding="utf-8")
+    code, data = cgnetctl.json("explain", "web", "connect", "tcp", "10.0.0.1:1", "--policy-dir", str(policies))
+    assert code == 78
+    assert data["error"]["problems"][0]["file"] == f"{policies}/bad.yaml"
+
+
+@pytest.mark.parametrize("verb", ["status", "events", "reload"])
+def test_verbs_that_need_a_daemon_exit_3_without_one(cgnetctl: Ctl, verb: str, tmp_path: Path) -> None:
+    code, _, err = cgnetctl(verb)
+    assert code == 3
+    assert f"{tmp_path}/control.sock" in err
+    code, data = cgnetctl.json(verb)
+    assert (code, data["error"]["exit_code"]) == (3, 3)
+
+
+def test_version_needs_no_daemon(cgnetctl: Ctl) -> None:
+    code, data = cgnetctl.json("version")
+    assert code == 0
+    assert data["cgnetctl"]
+    assert data["cgnetd"] is None
+
+
+@pytest.mark.parametrize("verb", ctl.LATER_VERBS)
+def test_verbs_of_later_versions_are_known_by_name(cgnetctl: Ctl, verb: str) -> None:
+    code, _, err = cgnetctl(verb, "--whatever", "else")
+    assert code == 2
+    assert f"{verb}: not supported yet by this version" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [[], ["frobnicate"], ["status", "--frobnicate"], ["status", "extra"], ["events", "-n", "x"], ["explain", "web"]],
+)
+def test_a_command_line_that_cannot_be_understood_exits_2(cgnetctl: Ctl, words: list[str]) -> None:
+    code, out, err = cgnetctl(*words)
+    assert (code, out) == (2, "")
+    assert err.startswith("cgnetctl: error: ")
+    assert len(err.splitlines()) == 1
+
+
+def test_common_options_are_taken_before_and_after_the_verb(tmp_path: Path) -> None:
+    before = ctl.parser().parse_args(["--json", "--control-socket", "/a", "status"])
+    after = ctl.parser().parse_args(["status", "--json", "--control-socket", "/a"])
+    assert vars(before) == vars(after)
+    assert (
+        ctl.parser().parse_args(["--control-socket", "/a", "status", "--control-socket", "/b"]).control_socket == "/b"
+    )
+
+
+def test_bad_settings_exit_78(cgnetctl: Ctl, settings: Path) -> None:
+    settings.write_text("policy_dirs: 7\n", encoding="utf-8")
+    code, _, err = cgnetctl("status")
+    assert code == 78
+    assert f"{settings}:1:" in err
+
+
+def test_daemon_command_line_overrides_settings() -> None:
+    words = ["--policy-dir", "/a", "--policy-dir", "b", "--audit", "stdout", "--default-action", "deny"]
+    words += ["--pin-dir", "/p", "--set", "audit.window=2s", "--set", "limits.allowDegraded=true"]
+    assert daemon.overrides(daemon.parser().parse_args(words)) == {
+        "policy_dirs": ["/a", os.path.abspath("b")],
+        "audit.sink": "stdout",
+        "default_action": "deny",
+        "pin_dir": "/p",
+        "audit.window": "2s",
+        "limits.allowDegraded": True,
+    }
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(["--set", "nonsense"], 2), (["--frobnicate"], 2), (["--set", "audit.window=never"], 78)]
+)
+def test_daemon_with_a_bad_command_line_does_not_start(
+    words: list[str], code: int, settings: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert daemon.main(["--config", str(settings), *words]) == code
+    assert capsys.readouterr().err.startswith("cgnetd: error: ")
+
+
+def test_a_reader_that_goes_away_is_no_error(settings: Path, policies: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", "import sys; from cgnetd.cli.ctl import main; sys.exit(main())"]
+    with os.fdopen(writer, "wb") as stdout:
+        ended = subprocess.run(
+            [*command, "--config", str(settings), "check"],
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=30,
+        )
+    assert (ended.returncode, ended.stderr) == (0, b"")
