@@ -49,10 +49,10 @@ def _enter(addresses: list[str], listeners: list[list[Any]]) -> list[socket.sock
     for name, value in _SYSCTLS.items():
         with open(f"/proc/sys/{name}", "w", encoding="ascii") as file:
             file.write(value)
-    commands = ["link set lo up", "route add 224.0.0.0/4 dev lo", "-6 route add ff00::/8 dev lo table local"]
-    commands += [f"addr add {a}/{128 if ':' in a else 32} dev lo" for a in addresses]
-    for command in commands:
-        subprocess.run(["ip", *command.split()], check=True, stdout=subprocess.DEVNULL)
+    commands = ["link set lo up", "route add 224.0.0.0/4 dev lo", "route add ff00::/8 dev lo table local"]
+    # An IPv6 address cannot be bound to as long as the kernel looks for duplicates of it.
+    commands += [f"addr add {a}/128 dev lo nodad" if ":" in a else f"addr add {a}/32 dev lo" for a in addresses]
+    subprocess.run(["ip", "-batch", "-"], input="\n".join(commands), text=True, check=True, stdout=subprocess.DEVNULL)
     return [_listener(host, port) for host, port in listeners]
 
 

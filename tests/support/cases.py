@@ -25,7 +25,9 @@ class _QuotingDumper(yaml.SafeDumper):
     """Quotes every string, so that none can be taken for a number."""
 
 
-_QuotingDumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
+_QuotingDumper.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,9 +90,7 @@ class Ring:
         buffer = ctypes.create_string_buffer(data, len(data))
         to = ctypes.create_string_buffer(address, len(address))
         at = ctypes.addressof(to)
-        return self.submit(
-            OP_SEND, fd, off=at, addr=ctypes.addressof(buffer), length=len(data), addr_len=len(address)
-        )
+        return self.submit(OP_SEND, fd, off=at, addr=ctypes.addressof(buffer), length=len(data), addr_len=len(address))
 
     def socket(self, family: int, kind: int, protocol: int) -> int:
         return self.submit(OP_SOCKET, family, off=kind, length=protocol)
