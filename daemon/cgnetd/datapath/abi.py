@@ -7,8 +7,11 @@ What the numbers mean is written there. tests/unit/test_abi.py compares the two.
 from __future__ import annotations
 
 import struct
+import sys
 from dataclasses import dataclass
 from typing import Final
+
+BYTE_ORDER: Final = sys.byteorder
 
 MAGIC: Final = 0x6E676331
 ABI_VERSION: Final = 1

@@ -8,7 +8,6 @@ it. The layout is the ABI header's. Must not know where images are kept or how t
 from __future__ import annotations
 
 import hashlib
-import sys
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +45,12 @@ class Image:
     index: RuleIndex
     digest: str
     sizes: ImageSizes
+
+    def with_generation(self, generation: int) -> Image:
+        """A copy under another generation number, 1 .. 2^32 - 1; the digest stays."""
+        cells = self.cells[:]
+        cells[abi.IMAGE_DEFAULT] = abi.cell(generation, abi.lo(cells[abi.IMAGE_DEFAULT]))
+        return Image(cells, self.index.with_generation(generation), self.digest, self.sizes)
 
 
 def compile_image(
@@ -87,9 +92,9 @@ def image_digest(cells: array[int] | memoryview, index: RuleIndex) -> str:
     """
     view = memoryview(cells).cast("B") if isinstance(cells, array) else cells.cast("B")
     start = abi.IMAGE_DEFAULT * 8
-    default = int.from_bytes(view[start : start + 8], sys.byteorder)
+    default = int.from_bytes(view[start : start + 8], abi.BYTE_ORDER)
     sha = hashlib.sha256(view[:start])
-    sha.update(abi.lo(default).to_bytes(8, sys.byteorder))
+    sha.update(abi.lo(default).to_bytes(8, abi.BYTE_ORDER))
     sha.update(view[start + 8 :])
     sha.update(RuleIndex(0, "", index.refs, index.policies).to_bytes())
     return sha.hexdigest()
