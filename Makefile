@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml | packages
 	@touch $@
 
 bpf: | packages ## build the programs of the kernel side
-	@$(MAKE) --no-print-directory -C bpf OUT=$(abspath $(OBJECTS))
+	@quiet=-s; [ -t 1 ] && quiet=; $(MAKE) $$quiet --no-print-directory -C bpf OUT=$(abspath $(OBJECTS))
 
 demo: setup ## the daemon on a private cgroup, real clients, every verdict explained; needs root
 	@$(PYTHON) tests/demo/run.py
