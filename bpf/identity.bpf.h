@@ -127,7 +127,6 @@ static __always_inline bool cgn_identify(struct cgn_call *call, void *sk)
 	if (!generation)
 		return false;
 	task_id = bpf_get_current_cgroup_id();
-	__builtin_memset(&call->label, 0, sizeof(call->label));
 	standing = cgn_stand_of_task(control, task_id, slot, generation, &call->label);
 	socket_id = sk ? cgn_socket_cgroup_id(sk) : task_id;
 	if (socket_id != task_id)
@@ -135,6 +134,8 @@ static __always_inline bool cgn_identify(struct cgn_call *call, void *sk)
 	if (standing < CGN_STANDING_GOVERNED && !judge_id)
 		return false;
 	__builtin_memset(call, 0, offsetof(struct cgn_call, label));
+	if (standing != CGN_STANDING_GOVERNED)
+		__builtin_memset(&call->label, 0, sizeof(call->label));
 	call->slot = slot;
 	call->generation = generation;
 	call->standing = standing;

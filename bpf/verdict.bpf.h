@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The verdict on one socket call: labels, the walk along a chain, two identities. The very same functions serve the
- * hooks and the test program. Must not know of hook contexts, kernel structures, counters or events.
+ * The verdict on one socket call: classification, the walk along a chain, two identities. The very same functions serve
+ * the hooks and the test program. Must not know of hook contexts, kernel structures, counters or events.
  *
  * A verdict is a rule cell; 0 is "does not judge". Functions that are not static are verified once, on their own, for
  * any argument, and may be called in loops at no cost to the verifier.
@@ -9,45 +9,8 @@
 #ifndef CGNETD_VERDICT_BPF_H
 #define CGNETD_VERDICT_BPF_H
 
+#include "call.bpf.h"
 #include "image.bpf.h"
-
-/* How a cgroup stands in the generation in force. */
-enum cgn_standing {
-	CGN_STANDING_ABSENT = 0, /* no label of this generation */
-	CGN_STANDING_QUIET = 1, /* nothing governs it */
-	CGN_STANDING_GOVERNED = 2,
-	CGN_STANDING_UNLABELLED = 3, /* absent, but below the managed root */
-};
-
-/*
- * One call as the verdict sees it, and the verdict. No padding: it is passed to global functions by address, and older
- * verifiers want every byte of it set.
- */
-struct cgn_call {
-	__u64 address[2]; /* as cgn_flow_key.address */
-	__u64 local[2]; /* what the socket is bound to, likewise */
-	__u64 task_id; /* cgroup of the calling task */
-	__u64 socket_id; /* cgroup of the socket */
-	__u64 judge_id; /* the cgroup whose label judges for the socket; 0: the task's does, or none */
-	__u64 rule; /* out: the enforced verdict */
-	__u64 shadow; /* out: the same with audit policies taken as enforcing */
-	__u32 slot;
-	__u32 generation;
-	__u16 port;
-	__u16 local_port;
-	__u16 protocol; /* IPPROTO_* */
-	__u8 hook; /* enum cgn_hook */
-	__u8 family; /* 4 or 6 */
-	__u8 direction;
-	__u8 context; /* of the direction; for CGN_HOOK_SOCKET the opaque class */
-	__u8 standing; /* of the task; `label` is its label if governed */
-	__u8 both_families; /* a bind to [::] that takes the port on 0.0.0.0 too */
-	__u8 by_socket; /* out: the socket's cgroup decided */
-	__u8 reserved[3];
-	struct cgn_label label;
-};
-
-_Static_assert(sizeof(struct cgn_call) == 12 * 8 + sizeof(struct cgn_label), "cgn_call has padding");
 
 static __always_inline bool cgn_denies(__u64 rule)
 {
@@ -58,36 +21,6 @@ static __always_inline bool cgn_denies(__u64 rule)
 static __always_inline __u64 cgn_stricter(__u64 first, __u64 second)
 {
 	return !first || (!cgn_denies(first) && cgn_denies(second)) ? second : first;
-}
-
-/*
- * Copies the label of a cgroup if it is governed.
- *
- * An element of a hash map is reused for another key as soon as an update has replaced it, also under a reader's feet.
- * A label that is still in its place after it was read was that cgroup's all the time.
- */
-static __always_inline enum cgn_standing cgn_stand(__u64 cgroup_id, __u32 slot, __u32 generation,
-						   struct cgn_label *copy)
-{
-	for (int attempt = 0; attempt < 4; attempt++) {
-		struct cgn_entry *entry = bpf_map_lookup_elem(&cgn_labels, &cgroup_id);
-		enum cgn_standing standing = CGN_STANDING_GOVERNED;
-		struct cgn_label *label;
-
-		if (!entry)
-			break;
-		label = &entry->slot[slot & (CGN_SLOTS - 1)];
-		if (label->generation != generation)
-			standing = CGN_STANDING_ABSENT;
-		else if (!label->governing && !label->flags)
-			standing = CGN_STANDING_QUIET;
-		else
-			*copy = *label;
-		barrier();
-		if (bpf_map_lookup_elem(&cgn_labels, &cgroup_id) == entry)
-			return standing;
-	}
-	return CGN_STANDING_ABSENT;
 }
 
 static __always_inline bool cgn_reference_of_port(void *image, __u32 blob, __u64 list, __u16 port, __u32 *reference)
