@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from policy_text import HEAD, messages, parse_good, parse_texts
 
@@ -92,6 +92,7 @@ def test_quoted_words_are_text() -> None:
     assert found[0].data == ["no", "443", ""]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 @example(b"\xff\xfe\x00")
 @example(b"\x00")
@@ -138,6 +139,7 @@ def _flow(value: object) -> str:
     return str(value)
 
 
+@settings(deadline=None)
 @given(_VALUES)
 def test_no_document_of_known_words_makes_parsing_raise(spec: object) -> None:
     for kind in ("Policy", "AddressSet"):

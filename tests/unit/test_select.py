@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cgnetd.policy.glob import GlobError, match, match_path, tokens
@@ -147,6 +147,7 @@ def test_bad_glob_is_refused(glob: str) -> None:
         tokens(glob)
 
 
+@settings(deadline=None)
 @given(st.text("ab*?", max_size=8), st.text("ab", max_size=8))
 def test_glob_agrees_with_a_regular_expression(glob: str, name: str) -> None:
     expression = "".join({"*": ".*", "?": "."}.get(char, char) for char in glob)
@@ -157,6 +158,7 @@ def test_many_stars_take_no_time() -> None:
     assert not match("*a" * 60 + "b", "a" * 255)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.sampled_from(["a", "b", "*", "**"]), min_size=1, max_size=5),
     st.lists(st.sampled_from(["a", "b"]), max_size=6),

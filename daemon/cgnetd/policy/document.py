@@ -73,18 +73,23 @@ def line_column(place: int) -> tuple[int, int]:
     return (place >> COLUMN_BITS) + 1, (place & COLUMN_MASK) + 1
 
 
-def find(data: object, marks: Marks, holder: list[Any]) -> Loc | None:
-    """Where the node with these very marks is; None if it is not below."""
-    if marks is holder:
-        return ()
-    if not isinstance(marks, list) or not isinstance(data, dict | list):
-        return None
-    children = data.items() if isinstance(data, dict) else enumerate(data)
-    for (step, value), below in zip(children, marks[2::2] if isinstance(data, dict) else marks[1:], strict=True):
-        rest = find(value, below, holder)
-        if rest is not None:
-            return (step, *rest)
-    return None
+def locations(data: object, marks: Marks) -> dict[int, Loc]:
+    """Where each node is that has a list of marks, by the identity of that list."""
+    found: dict[int, Loc] = {}
+
+    def walk(data: object, marks: Marks, loc: Loc) -> None:
+        if not isinstance(marks, list):
+            return
+        found.setdefault(id(marks), loc)
+        if isinstance(data, dict):
+            for (key, value), below in zip(data.items(), marks[2::2], strict=True):
+                walk(value, below, (*loc, key))
+        elif isinstance(data, list):
+            for index, (value, below) in enumerate(zip(data, marks[1:], strict=True)):
+                walk(value, below, (*loc, index))
+
+    walk(data, marks, ())
+    return found
 
 
 def start(marks: Marks) -> int:

@@ -35,6 +35,7 @@ class Context:
     find_user: Callable[[str], int]
     words: dict[str, AddressRanges] = field(default_factory=dict)  # every good word met so far, but set:NAME
     users: dict[str, int] = field(default_factory=dict)
+    hints: int = 100  # how many more unknown sets get a hint; each costs a search through all names
 
 
 def _refuse(message: str) -> PydanticCustomError:
@@ -82,7 +83,7 @@ def _address_word(value: object, info: ValidationInfo) -> str:
     if text.startswith(_SET):
         name = text.removeprefix(_SET)
         if name not in context.set_names:
-            raise _refuse(f'"{shown(text)}": there is no AddressSet "{shown(name)}"{_near(name, context.set_names)}')
+            raise _refuse(f'"{shown(text)}": there is no AddressSet "{shown(name)}"{_near(name, context)}')
         return text
     context.words[text] = _parsed(text, sets_accepted=True)
     return text
@@ -99,8 +100,11 @@ def _set_word(value: object, info: ValidationInfo) -> str:
     return text
 
 
-def _near(name: str, names: Collection[str]) -> str:
-    return did_you_mean(name, names) or ("" if names else "; there are no sets")
+def _near(name: str, context: Context) -> str:
+    if not context.set_names:
+        return "; there are no sets"
+    context.hints -= 1
+    return did_you_mean(name, context.set_names) if context.hints >= 0 else ""
 
 
 def _parsed(text: str, *, sets_accepted: bool) -> AddressRanges:

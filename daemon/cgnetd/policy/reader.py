@@ -13,7 +13,7 @@ from typing import Any
 from yaml import AliasEvent, MappingEndEvent, MappingStartEvent, ScalarEvent, SequenceEndEvent
 
 from ..errors import Problem
-from .document import COLUMN_BITS, Document, Marks, dotted, find, line_column, start
+from .document import COLUMN_BITS, Document, Marks, dotted, line_column, locations, start
 from .scalars import resolve
 
 _MAX_DEPTH = 32
@@ -51,9 +51,12 @@ class Reader:
 
     def problems(self, document: Document) -> list[Problem]:
         """What is wrong with the text of the document that was read."""
+        if not self._faults:
+            return []
         result: list[Problem] = []
+        loc_of = locations(document.data, document.marks)
         for holder, key, place, message in self._faults:
-            loc = find(document.data, document.marks, holder) or ()
+            loc = loc_of.get(id(holder), ())  # not there: it is below a key that was left out
             loc = loc if key is None else (*loc, key)
             line, column = line_column(place)
             result.append(Problem(document.file, line, column, dotted(loc), message))
