@@ -215,6 +215,19 @@ def test_lost_maps_are_found_again_through_the_attached_programs(
         assert again.control() == store.control()
 
 
+def test_link_that_was_not_put_in_place_goes_with_the_next_start(
+    attach: Attach, store: Store, cgroup_root: CgroupRoot
+) -> None:
+    attachments = attach()
+    attachments.attach(HOOKS)
+    links = store.pin_dir / "links"
+    (links / "connect4").rename(links / "new_connect4")
+    attachments.attach(["bind4"])
+    assert (links / "new_connect4").exists()
+    with Store.open(store.pin_dir, cgroup_root, create=True):
+        assert {path.name for path in links.iterdir()} == set(HOOKS) - {"connect4"}
+
+
 def test_missing_object_names_the_file(attach: Attach, tmp_path: Path) -> None:
     with pytest.raises(KernelError, match=rf"load programs connect4: {tmp_path}/connect\.bpf\.o is missing"):
         attach(tmp_path).attach(["connect4"])

@@ -26,7 +26,7 @@ MAPS = "maps"
 SLOTS = "slots"
 LINKS = "links"
 NEW = "new_"
-OURS = frozenset((META, MAPS, SLOTS, LINKS, NEW + META, NEW + MAPS))
+OURS = frozenset((META, MAPS, SLOTS, LINKS, NEW + META))
 
 _FIRST = (0).to_bytes(4, sys.byteorder)
 
@@ -111,6 +111,7 @@ def _open_all(pin_dir: Path, capacity: Capacity, undo: ExitStack) -> dict[str, M
 def _complete(pin_dir: Path, capacity: Capacity, undo: ExitStack) -> dict[str, Map]:
     """Open what is pinned; what is not, take from the attached programs that still use it, or make it."""
     _make_dirs(pin_dir)
+    _drop_unfinished(pin_dir)
     found: dict[str, Map] = {}
     missing = []
     for spec in specs(capacity):
@@ -160,6 +161,13 @@ def maps_in_use(pin_dir: Path) -> dict[str, Map]:
 def _make_dirs(pin_dir: Path) -> None:
     for name in (MAPS, SLOTS, LINKS, *(f"{SLOTS}/{slot}" for slot in range(layout.SLOTS))):
         bpffs.make_dir(pin_dir / name)
+
+
+def _drop_unfinished(pin_dir: Path) -> None:
+    """Pins that a killed daemon made but did not put in place; a link among them would judge every call twice."""
+    for path in (*pin_dir.glob(f"{NEW}*"), *pin_dir.glob(f"*/{NEW}*"), *pin_dir.glob(f"{SLOTS}/*/{NEW}*")):
+        if not path.is_dir():
+            path.unlink(missing_ok=True)
 
 
 def _check_foreign(pin_dir: Path) -> None:
