@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,11 @@ def test_examples_are_valid_together() -> None:
 def test_schema_is_current() -> None:
     shipped = (CONFIG / "policy.schema.json").read_text(encoding="utf-8")
     assert json.loads(shipped) == json.loads(schema_text()), "run: .venv/bin/python config/make_schema.py"
+
+
+def test_documents_in_the_manual_are_valid() -> None:
+    text = (CONFIG.parent / "docs" / "policy.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        assert parse([Source("policy.md", block.encode())], read_set=lambda _: b"", find_user=len).problems == ()
