@@ -19,7 +19,8 @@ from cgnetd.datapath.subjects import EVERY_BYTE, MANAGER, ROOT, UNITS, USER_UNIT
 from cgnetd.policy.types import Policy
 
 SLASH = 0x2F
-DEFAULT_LIMIT_STATES = 1 << 18  # 1,000 unit names make 12,000; globs that overlap can double with every character
+DEFAULT_LIMIT_STATES = 1 << 18  # 1,000 unit names make 16,000; globs such as *x* can double them with each one more
+EDGES_A_STATE = 4  # on average, at the limit: bounds the time that it takes to refuse
 NAMED = 5  # policies that an error names
 
 
@@ -126,6 +127,7 @@ class Automaton:
         self.rows: list[Row] = []
         self._policies = policies
         self._limit = limit_states
+        self._edges = 0
         self._graph = SubjectGraph(policies)
         self._positions = Positions(self._graph)
         self._states: list[State | None] = [None]
@@ -146,7 +148,11 @@ class Automaton:
         default = self._state(frame, [*others, *always.others])
         after = self._after(state)
         edges = [(SLASH, self._beginning(self._live(after)))]
-        for byte in by_byte.keys() | always.by_byte.keys():
+        telling = by_byte.keys() | always.by_byte.keys()
+        self._edges += len(telling)
+        if self._edges > self._limit * EDGES_A_STATE:
+            self._refuse(state)
+        for byte in telling:
             target = self._step(frame, byte, by_byte.get(byte, others))
             if target != default:
                 edges.append((byte, target))
@@ -236,8 +242,8 @@ class Automaton:
         ids = sorted({policy for node in targets for policy in self._graph.owners(node)})
         names = ", ".join(f'"{self._policies[i].name}"' for i in ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
         where = self._policies[ids[0] if ids else 0].where
-        reason = f"compile subjects: the globs of policies {names} together need more than {self._limit} states"
-        raise too_large(where, f"{reason}; use fewer * and ? in one name")
+        reason = f"compile subjects: the globs of policies {names} together need too many states"
+        raise too_large(where, f"{reason} (the limit is {self._limit}); use fewer * and ? in one name")
 
 
 def build_automaton(

@@ -39,6 +39,8 @@ def _derive(reader: CellReader, parent: Label, state: int) -> Label:
     matching, excluding = reader.accept(state)
     if not matching and not excluding:
         return Label(state, parent.policies, parent.excluded)
+    if max(len(matching), len(excluding)) > abi.CHAIN_MAX:
+        return Label(state, overflow=True)
     excluded = parent.excluded + tuple(policy for policy in excluding if policy not in parent.excluded)
     chain = [policy for policy in parent.policies if policy not in excluded]
     arriving = [policy for policy in matching if policy not in excluded]
