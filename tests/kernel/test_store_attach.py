@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -35,16 +36,13 @@ Attach = Callable[..., Attachments]
 @pytest.fixture
 def attach(store: Store, cgroup_root: CgroupRoot, kernel_features: Features, objects: Path) -> Iterator[Attach]:
     """Attachments as a daemon that starts now would make them."""
-    made = []
+    with ExitStack() as made:
 
-    def fresh(directory: Path = objects) -> Attachments:
-        programs = Programs(store, kernel_features, directory)
-        made.append(programs)
-        return Attachments(store, cgroup_root, programs)
+        def fresh(directory: Path = objects) -> Attachments:
+            programs = made.enter_context(Programs(store, kernel_features, directory))
+            return made.enter_context(Attachments(store, cgroup_root, programs))
 
-    yield fresh
-    for programs in made:
-        programs.release()
+        yield fresh
 
 
 def states(attachments: Attachments) -> dict[str, LinkState]:
@@ -94,9 +92,22 @@ def test_lost_pin_is_attached_again(attach: Attach, store: Store, name: str) -> 
     attachments = attach()
     attachments.attach(HOOKS)
     (store.pin_dir / "links" / name).unlink()
-    assert states(attachments) == ALL_OK | {name: LinkState.MISSING}
+    later = attach()
+    assert states(later) == ALL_OK | {name: LinkState.MISSING}
+    assert [seen.name for seen in later.attach(HOOKS)] == [name]
+    assert states(later) == ALL_OK
+
+
+@pytest.mark.parametrize("name", ["connect4", "cgroup_mkdir"])
+def test_lost_pin_of_a_held_link_detaches_nothing(attach: Attach, store: Store, name: str) -> None:
+    attachments = attach()
+    attachments.attach(HOOKS)
+    before = link_ids(attachments)
+    (store.pin_dir / "links" / name).unlink()
+    with Link.from_id(before[name]) as link:
+        assert link.info().id == before[name]
     assert [seen.name for seen in attachments.attach(HOOKS)] == [name]
-    assert states(attachments) == ALL_OK
+    assert link_ids(attachments) == before
 
 
 def test_detached_link_is_attached_again(attach: Attach, store: Store) -> None:

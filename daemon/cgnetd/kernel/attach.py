@@ -2,6 +2,7 @@
 """The pinned links: what is attached, what should be, and the steps between. Must not know policies or generations.
 
 Nothing is remembered: each look reads the kernel. A link is put in place in one step, so no call finds no program.
+Links that were seen right are kept open, so that a deleted pin detaches nothing: the same link is pinned again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from cgnetd.kernel import bpffs
 from cgnetd.kernel.cgroup import CgroupRoot
@@ -47,12 +50,13 @@ class Observed:
 
 
 class Attachments:
-    """The links of one managed root."""
+    """The links of one managed root. Closing detaches nothing that is pinned."""
 
     def __init__(self, store: Store, root: CgroupRoot, programs: Programs) -> None:
         self._directory = store.pin_dir / LINKS
         self._root = root
         self._programs = programs
+        self._held: dict[str, Link] = {}
 
     def pinned(self) -> frozenset[str]:
         """Names of our hooks that have a pin, whatever its state."""
@@ -74,15 +78,31 @@ class Attachments:
 
     def _observe(self, hook: Hook) -> Observed:
         try:
-            with Link.from_pin(self._directory / hook.name) as link:
-                info = link.info()
+            link = Link.from_pin(self._directory / hook.name)
         except BpfError as error:
             if error.errno == errno.EINVAL:
                 return Observed(hook.name, LinkState.NOT_A_LINK)
             if error.errno in (errno.ENOENT, errno.ENOTDIR):
                 return Observed(hook.name, LinkState.MISSING)
             raise
-        return Observed(hook.name, self._state(hook, info), info.id, info.prog_id)
+        info = link.info()
+        state = self._state(hook, info)
+        if state is LinkState.OK:
+            self._hold(hook.name, link)
+        else:
+            link.close()
+        return Observed(hook.name, state, info.id, info.prog_id)
+
+    def _hold(self, name: str, link: Link) -> None:
+        self._let_go(name)
+        self._held[name] = link
+
+    def _let_go(self, name: str) -> None:
+        if held := self._held.pop(name, None):
+            held.close()
+
+    def _is_right(self, hook: Hook, link: Link) -> bool:
+        return self._state(hook, link.info()) is LinkState.OK
 
     def _state(self, hook: Hook, info: LinkInfo) -> LinkState:
         place = _tracepoint_state(hook, info) if hook.tracepoint else self._cgroup_state(hook, info)
@@ -119,26 +139,49 @@ class Attachments:
 
     def _mend(self, hook: Hook, seen: Observed) -> None:
         path = self._directory / hook.name
+        held = self._held.get(hook.name)
+        if held and self._is_right(hook, held):
+            pin_over(held, path)
+            return
         program = self._programs.program(hook.name)
         if seen.state is LinkState.WRONG_PROGRAM and not hook.tracepoint:
             with Link.from_pin(path) as link:
                 link.update(program)
             return
-        # A raw tracepoint link has no update: the new one is attached before the old one goes with its pin.
+        # A raw tracepoint link has no update: the new one is attached before the old one goes with its last holder.
         if hook.tracepoint:
             fresh = Link.attach_raw_tracepoint(program)
         else:
             fresh = Link.attach_cgroup(program, self._root.fd, hook.attach_type)
-        with fresh:
+        try:
             pin_over(fresh, path)
+        except BaseException:
+            fresh.close()
+            raise
+        self._hold(hook.name, fresh)
 
     def _place(self, hook: Hook) -> str:
         return f"tracepoint {hook.tracepoint}" if hook.tracepoint else str(self._root.path)
 
     def detach(self, names: Iterable[str]) -> tuple[str, ...]:
         """Detach these hooks, last attached first; absent ones are fine. Returns the names that were there."""
-        wanted = frozenset(names)
-        return tuple(name for name in reversed(HOOKS) if name in wanted and remove_link(self._directory / name))
+        wanted = [name for name in reversed(HOOKS) if name in frozenset(names)]
+        gone = tuple(name for name in wanted if remove_link(self._directory / name))
+        for name in wanted:
+            self._let_go(name)
+        return gone
+
+    def close(self) -> None:
+        for name in tuple(self._held):
+            self._let_go(name)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 def _tracepoint_state(hook: Hook, info: LinkInfo) -> LinkState:
