@@ -23,7 +23,7 @@ from cgnetd.cli.answer import Style, table
 from cgnetd.cli.events import line
 
 INSIDE = "CGNETD_DEMO_INSIDE"  # set once we are in namespaces of our own
-NEEDED = ("curl", "dig", "socat", "ip", "unshare", "mount")
+NEEDED = ("curl", "dig", "socat", "ip", "unshare", "setpriv", "mount")
 
 
 def main() -> int:

@@ -58,6 +58,8 @@ class Stage:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # whoever is impatient must not keep us from tidying up
         self._exit.close()
 
     def cgroup(self, path: str) -> Path | None:
@@ -70,7 +72,17 @@ class Stage:
 
     def start_daemon(self) -> None:
         """Start the real daemon and wait until it answers. Raises RuntimeError with its log if it does not."""
-        words = [str(BIN / "cgnetd"), "--config", str(self.base / "cgnetd.yaml"), "--policy-dir", str(self.policy_dir)]
+        # Killed with us: with the last process of our mount namespace the pins go, and with them all enforcement.
+        words = [
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            str(BIN / "cgnetd"),
+            "--config",
+            str(self.base / "cgnetd.yaml"),
+            "--policy-dir",
+            str(self.policy_dir),
+        ]
         words += ["--pin-dir", str(self.pin_dir), "--cgroup-root", str(self.root), "--audit", "stdout"]
         words += ["--control-socket", str(self.socket_path), "--set", "audit.window=1s"]
         with self.events_path.open("ab") as events, self.log_path.open("ab") as log:

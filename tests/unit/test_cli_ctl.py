@@ -82,7 +82,7 @@ def test_check_of_good_policies_exits_0_with_sizes(cgnetctl: Ctl) -> None:
     assert set(data["sizes"]["by_policy"]) == {"web", "trial"}
     code, out, _ = cgnetctl("check")
     assert code == 0
-    assert "1 files: ok" in out
+    assert "1 file: ok" in out
 
 
 def test_check_of_bad_policies_exits_78_with_every_error(cgnetctl: Ctl, tmp_path: Path) -> None:

@@ -67,13 +67,17 @@ def _lines(
         yield f"{style.bad('error')}: {problem}"
     for warning in warnings:
         yield f"{style.doubtful('warning')}: {warning}"
+    found = f"{_counted(files, 'file')}: {{}}, {_counted(len(warnings), 'warning')}"
     if problems:
-        errors = style.bad(f"{len(problems)} errors")
-        yield f"{files} files: {errors}, {len(warnings)} warnings; the set would be rejected"
+        yield found.format(style.bad(_counted(len(problems), "error"))) + "; the set would be rejected"
         return
-    yield f"{files} files: {style.good('ok')}, {len(warnings)} warnings"
+    yield found.format(style.good("ok"))
     if sizes:
         yield "compiled: " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in _totals(sizes))
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _totals(sizes: dict[str, Any]) -> Iterator[tuple[str, int]]:
