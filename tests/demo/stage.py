@@ -73,16 +73,8 @@ class Stage:
     def start_daemon(self) -> None:
         """Start the real daemon and wait until it answers. Raises RuntimeError with its log if it does not."""
         # Killed with us: with the last process of our mount namespace the pins go, and with them all enforcement.
-        words = [
-            "setpriv",
-            "--pdeathsig",
-            "KILL",
-            str(BIN / "cgnetd"),
-            "--config",
-            str(self.base / "cgnetd.yaml"),
-            "--policy-dir",
-            str(self.policy_dir),
-        ]
+        words = ["setpriv", "--pdeathsig", "KILL", str(BIN / "cgnetd")]
+        words += ["--config", str(self.base / "cgnetd.yaml"), "--policy-dir", str(self.policy_dir)]
         words += ["--pin-dir", str(self.pin_dir), "--cgroup-root", str(self.root), "--audit", "stdout"]
         words += ["--control-socket", str(self.socket_path), "--set", "audit.window=1s"]
         with self.events_path.open("ab") as events, self.log_path.open("ab") as log:
