@@ -36,7 +36,7 @@ class Scene:
         self._enforcement.load(self.image)
         if labelled_by == "kernel":
             make_cgroups(case_file, root)
-        self.caller = self._stack.enter_context(Caller(case_file, root))
+        self.caller = self._stack.enter_context(Caller.of(case_file, root))
 
     def counted(self) -> Counter[tuple[str, int]]:
         """Calls so far by (rule, kind); rules of the same name in both sections of a policy are one."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,9 +19,9 @@ _PRESENT = {"127.0.0.1", "0.0.0.0", "::", "::1"}
 
 
 class Caller:
-    """One agent in a network namespace of its own, with the addresses that the cases of one file name."""
+    """One agent in a network namespace of its own, whose loopback device has `addresses`."""
 
-    def __init__(self, case_file: CaseFile, root_path: Path) -> None:
+    def __init__(self, root_path: Path, addresses: Sequence[str], listeners: Sequence[tuple[str, int]] = ()) -> None:
         self._root = root_path
         self._process = subprocess.Popen(
             [sys.executable, "-m", "support.agent"],
@@ -29,7 +30,12 @@ class Caller:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._exchange({"addresses": _addresses(case_file), "listeners": _listeners(case_file)})
+        self._exchange({"addresses": addresses, "listeners": listeners})
+
+    @classmethod
+    def of(cls, case_file: CaseFile, root_path: Path) -> Self:
+        """With the addresses and listeners that the calls of a case file need."""
+        return cls(root_path, _addresses(case_file), _listeners(case_file))
 
     def call(self, call: Call) -> int:
         """Make the call: 0 or the errno it got. RuntimeError if the calling process died."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C programs beside this file, compiled when a test first asks for one. Must not know what they measure or prove."""
+"""The C programs beside this file, compiled when a test asks for one. Must not know what they measure or prove."""
 
 from __future__ import annotations
 

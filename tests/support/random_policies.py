@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random policy sets, cgroup trees and flows for property tests.
 
-Policies are hypothesis strategies (they shrink); flows are drawn from a seeded generator, hundreds for one policy set, near
-the edges of its addresses and ports, where mistakes live. Must not know any verdict.
+Policies are hypothesis strategies (they shrink); flows are drawn from a seeded generator, hundreds for one policy set,
+near the edges of its addresses and ports, where mistakes live. Must not know any verdict.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _PREFIXES = (
     (6, 0xFE80 << 112, 10),
 )
 _PORTS: tuple[Range, ...] = ((1, 1), (53, 53), (80, 90), (85, 443), (1024, 65535), (40000, 40999), (65535, 65535))
-_ERRNOS = (1, 13, 111, 113, 101, 110)
+ERRNOS = (1, 13, 111, 113, 101, 110)
 _WHERE = Where("random.yaml", 1)
 
 
@@ -93,7 +93,7 @@ def _merged_ports(ports: list[Range] | None) -> tuple[Range, ...] | None:
 
 
 @st.composite
-def _rules(draw: st.DrawFn, section: Section) -> tuple[Rule, ...]:
+def _rules(draw: st.DrawFn, section: Section, errnos: tuple[int, ...]) -> tuple[Rule, ...]:
     made = []
     for number in range(draw(st.integers(0, 5))):
         action = draw(_action)
@@ -111,7 +111,7 @@ def _rules(draw: st.DrawFn, section: Section) -> tuple[Rule, ...]:
                 ports=() if ephemeral and ports is None else ports,
                 ephemeral=ephemeral,
                 hooks=frozenset(draw(hooks)) if section is Section.EGRESS else frozenset(),
-                errno=draw(st.sampled_from(_ERRNOS)) if action is Action.DENY else 1,
+                errno=draw(st.sampled_from(errnos)) if action is Action.DENY else 1,
                 log=False,
             )
         )
@@ -130,8 +130,8 @@ _subject = st.builds(
 
 
 @st.composite
-def policy_sets(draw: st.DrawFn, *, max_policies: int = 6) -> PolicySet:
-    """A policy set as `parse` would give it: sorted, names unique."""
+def policy_sets(draw: st.DrawFn, *, max_policies: int = 6, errnos: tuple[int, ...] = ERRNOS) -> PolicySet:
+    """A policy set as `parse` would give it: sorted, names unique. `errnos`: those of rules that deny."""
     policies = [
         Policy(
             name=f"p{number}",
@@ -140,8 +140,8 @@ def policy_sets(draw: st.DrawFn, *, max_policies: int = 6) -> PolicySet:
             tier=draw(st.sampled_from(Tier)),
             priority=draw(st.sampled_from((0, 500, 1000))),
             audit=draw(st.integers(0, 3)) == 0,
-            egress=draw(_rules(Section.EGRESS)),
-            bind=draw(_rules(Section.BIND)),
+            egress=draw(_rules(Section.EGRESS, errnos)),
+            bind=draw(_rules(Section.BIND, errnos)),
             default_egress=draw(_default),
             default_bind=draw(_default),
         )

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernel says what the reference semantics and the compiled image say: random policies, flows and trees of cgroups.
+
+CGNETD_DIFFERENTIAL_SETS scales the number of policy sets (100 flows each).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cgnetd.datapath.compile import Image, compile_image
+from cgnetd.datapath.interpret import ImageReader
+from cgnetd.datapath.label import Label, child_label, pack_entry, pack_label, root_label, unpack_entry, unpack_label
+from cgnetd.kernel import features
+from cgnetd.policy.evaluate import judge
+from cgnetd.policy.select import select
+from cgnetd.policy.types import Action, Decision, PolicySet
+from support import sandbox
+from support.enforce import Enforcement
+from support.judge import components, ref_name, rule_name
+from support.random_policies import policy_sets, random_flow, random_path
+from support.verdict_program import Asked, Verdict, VerdictProgram
+
+SETS = int(os.environ.get("CGNETD_DIFFERENTIAL_SETS", "100"))
+FLOWS_A_SET = 100
+PATHS_A_SET = 12
+FIRST_ID = 1 << 40  # ids that no cgroup here has
+COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+_generations = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def enforcement(objects: Path) -> Iterator[Enforcement]:
+    """Maps and programs of a private root, shared by the random sets: each is a generation."""
+    with (
+        sandbox.cgroup() as cgroup,
+        sandbox.bpffs_mount() as bpffs,
+        Enforcement(cgroup.path, bpffs / "cgnetd", objects) as made,
+    ):
+        yield made
+
+
+@pytest.fixture(scope="module")
+def program(enforcement: Enforcement, objects: Path) -> Iterator[VerdictProgram]:
+    with VerdictProgram(enforcement.store, features.probe(), objects) as made:
+        yield made
+
+
+def compiled(policies: PolicySet, default: Action) -> Image:
+    return compile_image(policies, default_action=default, generation=next(_generations))
+
+
+def label_at(reader: ImageReader, path: tuple[str, ...]) -> Label:
+    label = root_label(reader)
+    for name in path:
+        label = child_label(reader, label, name.encode())
+    return label
+
+
+def put_in_force(enforcement: Enforcement, image: Image, labels: dict[int, Label]) -> None:
+    """The image, with labels for cgroup ids that stand for no real cgroups."""
+    slot = 1 - enforcement.store.control().active
+    enforcement.put(slot, image)
+    packed = {number: pack_label(label, image.index.generation) for number, label in labels.items()}
+    enforcement.store.set_labels(
+        {number: pack_entry([label if at == slot else None for at in range(2)]) for number, label in packed.items()}
+    )
+    enforcement.store.activate(slot)
+
+
+def told(image: Image, verdict: Verdict) -> tuple[int, int, str, str]:
+    refs = image.index.refs
+    shadow = refs[verdict.shadow_rule].errno if verdict.shadow_denied else 0
+    return verdict.errno, shadow, ref_name(image.index, verdict.rule), ref_name(image.index, verdict.shadow_rule)
+
+
+def decided(decision: Decision, asked: Asked) -> tuple[int, int, str, str]:
+    enforced, shadow = decision.enforced, decision.shadow
+    return enforced.errno, shadow.errno, rule_name(enforced, asked.flow), rule_name(shadow, asked.flow)
+
+
+@settings(max_examples=SETS, **COMMON)
+@given(policies=policy_sets(), seed=st.integers(0, 2**32), default=st.sampled_from([Action.ALLOW, Action.DENY]))
+def test_kernel_agrees_with_reference_and_image(
+    enforcement: Enforcement, program: VerdictProgram, policies: PolicySet, seed: int, default: Action
+) -> None:
+    source = random.Random(seed)
+    image = compiled(policies, default)
+    reader = ImageReader(image.cells)
+    paths = {FIRST_ID + n: random_path(source) for n in range(PATHS_A_SET)}
+    labels = {number: label_at(reader, path) for number, path in paths.items()}
+    chains = {number: select(policies, path) for number, path in paths.items()}
+    put_in_force(enforcement, image, labels)
+    asked = [
+        Asked(random_flow(source), source.choice(list(paths)), source.choice([0, *paths])) for _ in range(FLOWS_A_SET)
+    ]
+    for question, answer in zip(asked, program.ask(asked), strict=True):
+        both = question.socket_id not in (0, question.task_id)
+        socket_label = labels[question.socket_id] if both else None
+        image_says = reader.judge(labels[question.task_id], socket_label, question.flow)
+        assert answer[1:] == (
+            image_says.denied,
+            image_says.errno,
+            image_says.shadow_denied,
+            image_says.by_socket,
+            image_says.rule_id,
+            image_says.shadow_rule_id,
+        )
+        socket_chain = chains[question.socket_id] if both else None
+        decision = judge(chains[question.task_id], socket_chain, question.flow, default)
+        assert told(image, answer) == decided(decision, question)
+
+
+@settings(max_examples=max(SETS // 5, 1), **COMMON)
+@given(policies=policy_sets(max_policies=12), upcoming=policy_sets(max_policies=12), seed=st.integers(0, 2**32))
+def test_kernel_labels_new_cgroups_for_both_generations(
+    enforcement: Enforcement, policies: PolicySet, upcoming: PolicySet, seed: int
+) -> None:
+    source = random.Random(seed)
+    paths = [random_path(source) for _ in range(PATHS_A_SET)]
+    images = [compiled(policies, Action.ALLOW), compiled(upcoming, Action.ALLOW)]
+    enforcement.load(images[0], hooks=())
+    other = 1 - enforcement.store.control().active
+    enforcement.put(other, images[1])
+    enforcement.label_tree(other, images[1])
+    made = make_tree(enforcement.root.path, paths)
+    try:
+        labels = enforcement.store.labels()
+        for path in made:
+            entry = unpack_entry(labels[enforcement.root.id_of(path) or 0])
+            for slot, image, chosen in ((1 - other, images[0], policies), (other, images[1], upcoming)):
+                expected = label_at(ImageReader(image.cells), components(path))
+                assert unpack_label(entry[slot]) == (image.index.generation, expected)
+                assert [chosen.policies[n] for n in expected.policies] == list(select(chosen, components(path)))
+    finally:
+        ids = [enforcement.root.id_of(path) for path in made]
+        for path in reversed(made):
+            (enforcement.root.path / path.lstrip("/")).rmdir()
+    assert not set(ids) & set(enforcement.store.labels())
+
+
+def make_tree(root: Path, paths: list[tuple[str, ...]]) -> list[str]:
+    """Make the cgroups and all above them, in the order of the paths. Returns what was made."""
+    made: list[str] = []
+    for path in paths:
+        for depth in range(1, len(path) + 1):
+            directory = "/" + "/".join(path[:depth])
+            if directory not in made:
+                (root / directory.lstrip("/")).mkdir()
+                made.append(directory)
+    return made
+
+
+def test_cgroup_without_label_is_denied(enforcement: Enforcement, program: VerdictProgram) -> None:
+    image = compiled(PolicySet(), Action.ALLOW)
+    put_in_force(enforcement, image, {FIRST_ID: Label(0)})
+    flow = random_flow(random.Random(1))
+    ungoverned, missing = program.ask([Asked(flow, FIRST_ID), Asked(flow, FIRST_ID + 999)])
+    assert (ungoverned.judged, ungoverned.denied) == (False, False)
+    assert (missing.denied, missing.errno, ref_name(image.index, missing.rule)) == (True, 1, "unlabelled")
+
+
+def test_overflowing_label_is_denied(enforcement: Enforcement, program: VerdictProgram) -> None:
+    image = compiled(PolicySet(), Action.ALLOW)
+    put_in_force(enforcement, image, {FIRST_ID: Label(0, overflow=True)})
+    (answer,) = program.ask([Asked(random_flow(random.Random(2)), FIRST_ID)])
+    assert (answer.denied, answer.errno, ref_name(image.index, answer.rule)) == (True, 1, "overflow")
