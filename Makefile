@@ -22,7 +22,7 @@ packages:
 	@packaging/setup-debian.sh
 
 $(STAMP): pyproject.toml | packages
-	@[ -x $(PYTHON) ] || python3 -m venv $(VENV)
+	@[ -x $(VENV)/bin/pip ] || python3 -m venv $(VENV)
 	@quiet=--quiet; [ -t 1 ] && quiet=; $(VENV)/bin/pip install $$quiet --disable-pip-version-check -e '.[test]'
 	@touch $@
 

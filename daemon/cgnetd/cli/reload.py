@@ -25,5 +25,6 @@ def run(args: argparse.Namespace, style: Style) -> Answer:
 
 
 def _lines(result: dict[str, Any], style: Style) -> tuple[str, ...]:
-    head = style.good(f"generation {result.get('generation', 0)} is in force")
+    unchanged = "" if result.get("changed", True) else ", as before"
+    head = style.good(f"generation {result.get('generation', 0)} is in force") + unchanged
     return (head, *(f"warning: {text}" for text in problem_texts(result.get("warnings"))))
