@@ -45,7 +45,7 @@ _IPV6_TCLASS = socket.IPV6_TCLASS
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call. `to` are the socket addresses in order; `first` is where the socket is connected before, if anywhere."""
+    """One call. `to` are the socket addresses in order; `first`: where the socket is connected before, if anywhere."""
 
     call: str
     via: str

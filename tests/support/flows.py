@@ -75,12 +75,12 @@ def _operations(call: Call) -> Iterator[Flow]:
 
 
 def _connects(call: Call) -> bool:
-    return "connect" in call.call and call.call != "disconnect" or call.call == "fast-open"
+    return ("connect" in call.call and call.call != "disconnect") or call.call == "fast-open"
 
 
 def _connect(call: Call) -> Iterator[Flow]:
     to = call.to[0]
-    wrong_family = (to.form == "padded" or ":" in to.host and call.via.endswith("4")) and _stem(call) != "udp"
+    wrong_family = (to.form == "padded" or (":" in to.host and call.via.endswith("4"))) and _stem(call) != "udp"
     if wrong_family or _stem(call) == "udplite":
         return
     yield _egress(call, Hook.CONNECT, to)
