@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the compiler makes of a policy set: shared where equal, cached where unchanged, refused where too large."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from cgnetd.datapath import abi
+from cgnetd.datapath.addresses import BARE_ENTRIES, MAX_ROOT_BITS, root_bits
+from cgnetd.datapath.blob import compile_policy
+from cgnetd.datapath.cache import BlobCache
+from cgnetd.datapath.compile import Image, compile_image, image_digest
+from cgnetd.datapath.interpret import ImageReader
+from cgnetd.datapath.label import Label
+from cgnetd.datapath.rules import RuleIndex
+from cgnetd.errors import PolicyError
+from cgnetd.policy.types import (
+    Action,
+    AddressRanges,
+    Flow,
+    Hook,
+    Pattern,
+    PatternKind,
+    Policy,
+    PolicySet,
+    Protocol,
+    Range,
+    Rule,
+    Section,
+    Subject,
+    Tier,
+    Where,
+)
+
+BOTH = frozenset({Hook.CONNECT, Hook.SENDMSG})
+WHERE = Where("web.yaml", 3, 5)
+SUBJECT = Subject((Pattern(PatternKind.UNIT, "web.service"),))
+
+
+def egress(
+    action: Action = Action.ALLOW, addresses: AddressRanges | None = None, *ports: Range, name: str = "r"
+) -> Rule:
+    return Rule(name, Section.EGRESS, action, WHERE, addresses, None, ports or None, hooks=BOTH)
+
+
+def policy(*rules: Rule, name: str = "web", default: Action = Action.PASS, tier: Tier = Tier.NORMAL) -> Policy:
+    return Policy(name, SUBJECT, WHERE, tier=tier, egress=rules, default_egress=default)
+
+
+def compiled(*policies: Policy, cache: BlobCache | None = None, generation: int = 1) -> Image:
+    return compile_image(PolicySet(policies), default_action=Action.ALLOW, generation=generation, cache=cache)
+
+
+def hosts(count: int, step: int = 3) -> list[AddressRanges]:
+    return [AddressRanges(v4=((0x0A000000 + i * step, 0x0A000000 + i * step),)) for i in range(count)]
+
+
+def connect(address: int, port: int) -> Flow:
+    return Flow(Hook.CONNECT, Protocol.TCP, 4, address, port)
+
+
+def test_the_header_says_what_the_image_holds() -> None:
+    image = compiled(policy(egress()), policy(egress(), name="other", tier=Tier.BASELINE), generation=7)
+    cells = image.cells
+    assert cells[abi.IMAGE_MAGIC] == abi.cell(abi.MAGIC, abi.ABI_VERSION)
+    assert cells[abi.IMAGE_COUNTS] == abi.cell(2, abi.RULE_FIRST + 2)
+    assert cells[abi.IMAGE_DEFAULT] == abi.cell(7, abi.ACTION_ALLOW)
+    assert cells[abi.IMAGE_SIZE] == len(cells) == image.sizes.cells
+    ImageReader(cells).check()
+
+
+def test_rules_are_numbered_egress_bind_defaults_policy_after_policy() -> None:
+    bind = Rule("b", Section.BIND, Action.DENY, WHERE, errno=13, log=True)
+    first = Policy("a", SUBJECT, WHERE, egress=(egress(name="e"),), bind=(bind,), default_egress=Action.DENY)
+    second = Policy("b", SUBJECT, WHERE, default_bind=Action.ALLOW, default_where=Where("b.yaml", 9))
+    refs = compiled(first, second).index.refs
+    assert [ref.rule_id for ref in refs] == list(range(8))
+    assert [(ref.policy, ref.rule) for ref in refs[4:]] == [
+        ("a", "e"),
+        ("a", "b"),
+        ("a", "default.egress"),
+        ("b", "default.bind"),
+    ]
+    assert [ref.rule for ref in refs[:4]] == ["default_action", "unlabelled", "corrupt", "overflow"]
+    assert (refs[5].errno, refs[5].log, refs[5].line) == (13, True, 3)
+    assert (refs[6].errno, refs[6].log, refs[6].line) == (1, True, 3)  # a default that denies logs
+    assert (refs[7].errno, refs[7].log, refs[7].file, refs[7].line) == (0, False, "b.yaml", 9)
+
+
+def test_a_rule_cell_tells_id_errno_log_and_action() -> None:
+    deny = Rule("d", Section.EGRESS, Action.DENY, WHERE, hooks=BOTH, errno=111, log=True)
+    reader = ImageReader(compiled(policy(deny)).cells)
+    assert reader.rule(4) == abi.cell(4, 111 << 16 | abi.RULE_LOG << 8 | abi.ACTION_DENY)
+
+
+def test_a_denying_default_action_is_told() -> None:
+    image = compile_image(PolicySet((policy(egress()),)), default_action=Action.DENY, generation=1)
+    assert image.index.refs[0].log
+    assert image.index.refs[0].errno == 1
+    assert abi.lo(image.cells[abi.IMAGE_DEFAULT]) == abi.ACTION_DENY
+
+
+def test_a_policy_that_says_nothing_of_a_direction_is_flagged_to_be_passed() -> None:
+    flags = [abi.hi(compile_policy(p).header[abi.POLICY_FLAGS]) for p in (policy(), policy(egress()))]
+    assert flags == [0, abi.POLICY_EGRESS]
+    assert abi.hi(compile_policy(policy(default=Action.DENY)).header[abi.POLICY_FLAGS]) == abi.POLICY_EGRESS
+
+
+def test_equal_rows_port_lists_and_blobs_are_kept_once() -> None:
+    scattered = [egress(Action.DENY, host, (80, 80)) for host in hosts(100)]
+    one_set = AddressRanges(v4=tuple(host.v4[0] for host in hosts(100)))
+    assert compile_policy(policy(egress(Action.DENY, one_set))).sizes.rows == 2
+    assert compile_policy(policy(*scattered, default=Action.ALLOW)).sizes.port_lists == 101
+    alone, twins = compiled(policy(*scattered)), compiled(policy(*scattered), policy(*scattered, name="web2"))
+    assert len(twins.cells) - len(alone.cells) < 200
+
+
+def test_rules_that_share_addresses_are_swept_as_one() -> None:
+    shared = AddressRanges(v4=tuple((i * 16, i * 16 + 7) for i in range(1000)))
+    rules = [egress(Action.DENY, shared, (port, port)) for port in range(1, 200)]
+    sizes = compile_policy(policy(*rules)).sizes
+    assert sizes.rows == 2
+    assert sizes.entries == 2000 + 1
+
+
+def test_neighbouring_ranges_with_one_outcome_are_one_entry() -> None:
+    halves = [egress(Action.DENY, AddressRanges(v4=((i << 24, (i << 24) + 0xFFFFFF),))) for i in range(8)]
+    first_rule_only = policy(egress(Action.DENY, AddressRanges(v4=((0, (1 << 32) - 1),))), *halves)
+    assert compile_policy(first_rule_only).sizes.entries == 2  # one a family
+
+
+@pytest.mark.parametrize(("entries", "bits"), [(1, 0), (BARE_ENTRIES, 0), (33, 5), (1000, 9), (1 << 20, MAX_ROOT_BITS)])
+def test_the_root_grows_with_the_table(entries: int, bits: int) -> None:
+    assert root_bits(entries) == bits
+
+
+def test_a_table_answers_at_every_boundary() -> None:
+    rules = [egress(Action.DENY, host, (80, 80), name=f"r{i}") for i, host in enumerate(hosts(300, step=2))]
+    reader = ImageReader(compiled(policy(*rules)).cells)
+    label = Label(0, (0,))
+    for i, host in enumerate(hosts(300, step=2)):
+        assert reader.judge(label, None, connect(host.v4[0][0], 80)).rule_id == abi.RULE_FIRST + i
+        assert reader.judge(label, None, connect(host.v4[0][0] + 1, 80)).rule_id == abi.RULE_DEFAULT
+        assert reader.judge(label, None, connect(host.v4[0][0], 81)).rule_id == abi.RULE_DEFAULT
+
+
+def test_tables_of_ipv6_answer_on_both_sides_of_64_bits() -> None:
+    edges = [1 << 64, (1 << 64) - 1, 1 << 127, (1 << 128) - 1]
+    rules = [egress(Action.DENY, AddressRanges(v6=((edge, edge),)), name=f"r{i}") for i, edge in enumerate(edges)]
+    many = [egress(Action.DENY, AddressRanges(v6=((i << 100, i << 100),))) for i in range(100, 200)]
+    reader = ImageReader(compiled(policy(*rules, *many)).cells)
+    for i, edge in enumerate(edges):
+        flow = Flow(Hook.CONNECT, Protocol.UDP, 6, edge, 53)
+        assert reader.judge(Label(0, (0,)), None, flow).rule_id == abi.RULE_FIRST + i
+
+
+def test_the_digest_tells_everything_but_the_generation() -> None:
+    one, again = compiled(policy(egress())), compiled(policy(egress()), generation=9)
+    assert one.digest == again.digest == one.index.digest == image_digest(again.cells, again.index)
+    renamed = replace(policy(egress()), where=Where("moved.yaml", 3))
+    assert compiled(renamed).digest != one.digest
+    assert compiled(policy(egress(Action.DENY))).digest != one.digest
+    changed = again.cells[:]
+    changed[-1] ^= 1
+    assert image_digest(changed, again.index) != one.digest
+
+
+def test_an_image_is_stamped_with_a_generation_without_touching_the_first() -> None:
+    image = compiled(policy(egress()))
+    stamped = image.with_generation(41)
+    assert ImageReader(stamped.cells).generation == stamped.index.generation == 41
+    assert ImageReader(image.cells).generation == image.index.generation == 1
+    assert stamped.cells == compiled(policy(egress()), generation=41).cells
+
+
+def test_the_index_survives_its_bytes_and_their_padding() -> None:
+    index = compiled(policy(egress(name='ünï \\ "quoted"')), generation=3).index
+    assert RuleIndex.from_bytes(index.to_bytes() + b"\0\0\0") == index
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"[1,2]", b'[1,"d",[[5]],[]]', b"\xff\xfe", b"null"])
+def test_an_index_that_is_none_is_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match="read rule index"):
+        RuleIndex.from_bytes(data)
+
+
+def test_an_empty_set_is_an_image_without_policies() -> None:
+    image = compiled()
+    reader = ImageReader(image.cells)
+    reader.check()
+    assert (reader.policy_count, reader.rule_count) == (0, abi.RULE_FIRST)
+
+
+def test_an_unchanged_policy_is_not_compiled_again() -> None:
+    cache = BlobCache()
+    built: list[str] = []
+
+    def build(wanted: Policy) -> object:
+        built.append(wanted.name)
+        return compile_policy(wanted)
+
+    blobs = [cache.blob(p, build) for p in (policy(egress()), policy(egress(), tier=Tier.ADMIN))]  # type: ignore[arg-type]
+    assert built == ["web"]
+    assert blobs[0] is blobs[1]
+    cache.blob(policy(egress(Action.DENY)), build)  # type: ignore[arg-type]
+    assert built == ["web", "web"]
+
+
+def test_equal_sets_read_twice_are_compared_once_for_all_rules() -> None:
+    def read() -> Policy:
+        shared = AddressRanges(v4=tuple((i * 16, i * 16 + 7) for i in range(100_000)))
+        return policy(*(egress(Action.DENY, shared, (i, i)) for i in range(1, 1000)))
+
+    cache = BlobCache()
+    first = compiled(read(), cache=cache)
+    second = read()
+    began = time.perf_counter()
+    again = compiled(second, cache=cache)
+    assert time.perf_counter() - began < 2  # a comparison for each rule would take ten
+    assert again.digest == first.digest
+
+
+def test_a_cache_gives_what_compiling_gives() -> None:
+    cache = BlobCache()
+    steps = [
+        (policy(egress()),),
+        (policy(egress()), policy(egress(Action.DENY), name="other", default=Action.DENY)),
+        (replace(policy(egress()), audit=True), policy(egress(Action.DENY), name="other", tier=Tier.BASELINE)),
+        (policy(egress(Action.DENY), name="other"),),
+        (),
+    ]
+    for policies in steps:
+        assert compiled(*policies, cache=cache).cells == compiled(*policies).cells
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        [egress(Action.DENY, AddressRanges(v4=((i * 9, (1 << 32) - 1 - i * 9),)), (i, i)) for i in range(1, 400)],
+        [egress(Action.DENY, AddressRanges(v4=((i * 9, (1 << 32) - 1 - i * 9),)), (7, 7)) for i in range(1, 400)],
+        [egress(Action.DENY, AddressRanges(v6=tuple((i * 8, i * 8 + 1) for i in range(20_000))))],
+    ],
+    ids=["nested ranges with a port each", "nested ranges with one port", "many prefixes"],
+)
+def test_a_policy_that_grows_too_large_is_refused_by_name(rules: list[Rule]) -> None:
+    with pytest.raises(PolicyError, match=r'^web\.yaml:3:5: policy "web" ') as caught:
+        compile_policy(policy(*rules), limit_cells=30_000)
+    assert caught.value.exit_code == 78
+
+
+def test_policies_that_fit_one_by_one_but_not_together_are_refused() -> None:
+    each = [policy(*(egress(Action.DENY, host, (i, i)) for host in hosts(50)), name=f"p{i}") for i in range(1, 20)]
+    limit = len(compiled(*each[:10]).cells)
+    with pytest.raises(PolicyError, match=r'policy "p1\d" brings the image above'):
+        compile_image(PolicySet(tuple(each)), default_action=Action.ALLOW, generation=1, limit_cells=limit)
+
+
+def test_ten_thousand_rules_with_a_host_and_a_port_each_compile_quickly() -> None:
+    rules = [egress(Action.ALLOW, host, (i % 60000 + 1, i % 60000 + 1)) for i, host in enumerate(hosts(10_000))]
+    began = time.perf_counter()
+    image = compiled(policy(*rules, default=Action.DENY))
+    assert time.perf_counter() - began < 3  # ten times what it takes on a small machine
+    reader, label = ImageReader(image.cells), Label(0, (0,))
+    assert not reader.judge(label, None, connect(0x0A000000 + 5000 * 3, 5001)).denied
+    assert reader.judge(label, None, connect(0x0A000000 + 5000 * 3, 5002)).denied
+
+
+def test_a_hundred_thousand_prefixes_compile_quickly() -> None:
+    prefixes = AddressRanges(v4=tuple((i * 40_000, i * 40_000 + 255) for i in range(100_000)))
+    began = time.perf_counter()
+    image = compiled(policy(egress(Action.DENY, prefixes)))
+    assert time.perf_counter() - began < 5
+    assert image.sizes.entries == 200_002 - 1
+    assert image.sizes.bytes < 4 << 20
