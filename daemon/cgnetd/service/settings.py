@@ -77,7 +77,8 @@ class Limits(_Section):
 
     cgroups: Annotated[int, Field(ge=1024, le=4 * 1024 * 1024)] = 65536
     flows: Annotated[int, Field(ge=256, le=1024 * 1024)] = 16384
-    image_bytes: Annotated[int, Field(ge=64 * 1024, le=4 * 1024**3)] = 512 * 1024**2
+    # Not above 8 * 2^24: no list of an image may outgrow the programs' bisection.
+    image_bytes: Annotated[int, Field(ge=64 * 1024, le=128 * 1024**2)] = 64 * 1024**2
     reconcile_interval: Annotated[DurationNs, _between(_SECOND_NS // 10, 3600 * _SECOND_NS, "100ms to 1h")] = (
         5 * _SECOND_NS
     )

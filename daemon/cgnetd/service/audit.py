@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records of the kernel -> events with names: rules, cgroup paths, units, times of the wall.
+
+Must not know where records are read from nor where events go.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from cgnetd.datapath import abi
+from cgnetd.datapath.record import CgroupRecord, FlowRecord, decode
+from cgnetd.datapath.rules import RuleIndex
+from cgnetd.service.cgroup_paths import CgroupPaths
+from cgnetd.service.clock import boottime_offset_ns
+from cgnetd.service.events import FlowEvent, Kind, Message, Record, RuleName
+from cgnetd.service.units import units_of
+
+_GENERATIONS = 8  # whose rule names are kept: records of an old one come late
+
+_HOOKS = {
+    abi.HOOK_CONNECT: "connect",
+    abi.HOOK_SENDMSG: "sendmsg",
+    abi.HOOK_BIND: "bind",
+    abi.HOOK_POST_BIND: "post_bind",
+    abi.HOOK_SOCKET: "socket",
+}
+_BINDS = (abi.HOOK_BIND, abi.HOOK_POST_BIND)
+_EGRESS = (abi.HOOK_CONNECT, abi.HOOK_SENDMSG)
+
+# IPPROTO_* by number: socket.IPPROTO_* lacks some of them.
+_PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 58: "icmp", 115: "l2tp", 132: "sctp", 136: "udplite"}
+_PROTOCOLS |= {255: "raw", 262: "tcp"}  # MPTCP counts as TCP
+
+
+class Auditor:
+    """Gives records their names. Remembers the rules of the last generations and the paths of cgroups."""
+
+    def __init__(self, paths: CgroupPaths) -> None:
+        self._paths = paths
+        self._indexes: OrderedDict[int, RuleIndex] = OrderedDict()
+        self.undecodable = 0
+
+    def learn(self, index: RuleIndex) -> None:
+        """Know the rules of a generation."""
+        self._indexes[index.generation] = index
+        while len(self._indexes) > _GENERATIONS:
+            self._indexes.popitem(last=False)
+
+    def records(self, batch: Iterable[bytes]) -> list[Record]:
+        """The events of a batch; a new cgroup makes none, but its path is known from then on."""
+        offset_ns = boottime_offset_ns()
+        return [found for data in batch if (found := self._record(data, offset_ns)) is not None]
+
+    def _record(self, data: bytes, offset_ns: int) -> Record | None:
+        try:
+            record = decode(data)
+        except ValueError:
+            self.undecodable += 1
+            return None
+        if isinstance(record, FlowRecord):
+            return self._flow(record, offset_ns)
+        self._paths.learn(record.cgroup_id, record.parent_id, record.name)
+        return self._label_failed(record) if record.error else None
+
+    def _label_failed(self, record: CgroupRecord) -> Message:
+        reason = os.strerror(record.error)
+        path = self._paths.path(record.cgroup_id) or record.name
+        text = f"a new cgroup could not be labelled, its calls are denied until a pass repairs it: {path}: {reason}"
+        fields = {"cgroup": path, "cgroup_id": record.cgroup_id, "errno": _errno_name(record.error)}
+        return Message(Kind.LABEL_FAILED, time.time_ns(), text, fields)
+
+    def _flow(self, record: FlowRecord, offset_ns: int) -> FlowEvent:
+        path = self._paths.path(record.cgroup_id)
+        units = units_of(path)
+        last_ns = record.last_ns + offset_ns
+        local, remote = _places(record)
+        return FlowEvent(
+            time_ns=time.time_ns(),
+            denied=record.denied,
+            shadow_denied=record.shadow_denied,
+            hook=_HOOKS.get(record.hook, str(record.hook)),
+            protocol=_PROTOCOLS.get(record.protocol, str(record.protocol)),
+            family=record.family,
+            local_address=local[0],
+            local_port=local[1],
+            remote_address=remote[0],
+            remote_port=remote[1],
+            errno=_errno_name(record.errno),
+            rule=self._rule(record.generation, record.rule_id),
+            shadow_rule=self._rule(record.generation, record.shadow_rule_id),
+            generation=record.generation,
+            cgroup_id=record.cgroup_id,
+            cgroup=path,
+            unit=units.unit,
+            user_unit=units.user_unit,
+            decided_by="socket" if record.by_socket else "task",
+            pid=record.pid,
+            comm=record.comm,
+            uid=record.uid,
+            count=record.count,
+            # Two calls at once may leave no first time: then both were last.
+            first_ns=record.first_ns + offset_ns if record.first_ns else last_ns,
+            last_ns=last_ns,
+            collected=record.collected,
+        )
+
+    def _rule(self, generation: int, rule_id: int) -> RuleName:
+        index = self._indexes.get(generation)
+        if index is None or rule_id >= len(index.refs):
+            return RuleName("", f"rule {rule_id} of generation {generation}", "", 0)
+        ref = index.refs[rule_id]
+        return RuleName(ref.policy, ref.rule, ref.file, ref.line)
+
+
+Place = tuple[str, int]
+_NOWHERE: Place = ("", 0)
+
+
+def _places(record: FlowRecord) -> tuple[Place, Place]:
+    """The local and the remote end, as far as the hook has them."""
+    asked = _NOWHERE if record.collected else (record.address_text, record.port)
+    if record.hook in _BINDS:
+        return asked, _NOWHERE
+    if record.hook not in _EGRESS:
+        return _NOWHERE, _NOWHERE
+    return (record.local_address_text, record.local_port), asked
+
+
+def _errno_name(number: int) -> str:
+    return errno.errorcode.get(number, str(number)) if number else ""

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon's work between two waits: a pass and what it tells the world, and the events of the kernel.
+
+Must not know what wakes it.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from cgnetd.kernel.flush import Flushed
+from cgnetd.service.audit import Auditor
+from cgnetd.service.cgroup_paths import CgroupPaths
+from cgnetd.service.events import Kind
+from cgnetd.service.notify import Notifier
+from cgnetd.service.pump import Pump
+from cgnetd.service.reconcile import Reconciler
+from cgnetd.service.report import Announcer, PassReport, message
+from cgnetd.service.sinks import EventLog
+from cgnetd.service.watch import Watch
+
+_RETRY_FIRST_S = 1.0
+_RETRY_LONGEST_S = 60.0
+
+
+class Daemon:
+    """Reconciler, events and the log, tied together. Needs closing; closing leaves enforcement on."""
+
+    def __init__(self, reconciler: Reconciler, log: EventLog, notifier: Notifier) -> None:
+        self.reconciler = reconciler
+        self.log = log
+        self.notifier = notifier
+        self._announcer = Announcer()
+        root = reconciler.root
+        self._auditor = Auditor(CgroupPaths(root.id, root.path_of))
+        self._pump: Pump | None = None
+        self._retry_s = 0.0
+        self._enforcing: bool | None = None
+
+    def look(self, *, force: bool = False) -> PassReport:
+        """One pass, announced. `force`: even files that seem unchanged are read, and a flushed daemon enforces again."""
+        if force:
+            self.notifier.reloading()
+        try:
+            report = self.reconciler.look(force=force)
+        finally:
+            if force:
+                self.notifier.ready(self.summary())
+        self._announce(report)
+        self._follow_session()
+        failed = report.error is not None
+        self._retry_s = min(max(2 * self._retry_s, _RETRY_FIRST_S), _RETRY_LONGEST_S) if failed else 0.0
+        self.notifier.alive()
+        return report
+
+    def next_look_s(self, interval_s: float) -> float:
+        """When to look again: regularly, later and later while the kernel refuses, soon for a file being written."""
+        if self.reconciler.last.writing:
+            return min(_RETRY_FIRST_S, interval_s)
+        return self._retry_s or interval_s
+
+    def flush(self) -> Flushed:
+        """Take all enforcement away until a forced pass. KernelError, PinError, PrivilegeError."""
+        self._drop_pump()
+        removed = self.reconciler.flush()
+        text = "flushed: nothing is enforced until the next reload"
+        self.log.publish([message(Kind.FLUSHED, text, links=list(removed.links))])
+        self._enforcing = False
+        self.notifier.status(self.summary())
+        return removed
+
+    def watch(self, watch: Watch) -> None:
+        """Say which files and pins to watch, as of the last pass."""
+        reconciler = self.reconciler
+        watch.follow(
+            directories=reconciler.settings.policy_dirs,
+            files=reconciler.source.paths(),
+            trees=(reconciler.settings.pin_dir,) if reconciler.session else (),
+        )
+
+    @property
+    def undecodable(self) -> int:
+        """Records of the kernel that nobody could read."""
+        return self._auditor.undecodable
+
+    @property
+    def pump(self) -> Pump | None:
+        """Where the kernel's events come from; another one after some passes, None while none can come."""
+        return self._pump
+
+    def read_events(self) -> None:
+        """Publish what the kernel reports."""
+        if self._pump is not None:
+            self._pump.read()
+
+    def sweep(self) -> bool:
+        """Publish what no event told. Whether another sweep is needed, a window later."""
+        if self._pump is None:
+            return False
+        self._pump.check_losses()
+        return self._pump.sweep()
+
+    def flush_sink(self) -> None:
+        self.log.flush()
+
+    def summary(self) -> str:
+        """One line for the service manager."""
+        running = self.reconciler.running
+        reasons = self.reconciler.not_enforcing()
+        if reasons:
+            return f"not enforcing: {reasons[0]}"
+        policies = len(running.index.policies) if running else 0
+        return f"enforcing generation {running.number if running else 0}, {policies} policies"
+
+    def close(self) -> None:
+        with ExitStack() as stack:
+            stack.callback(self.reconciler.close)
+            stack.callback(self._drop_pump)
+
+    def _announce(self, report: PassReport) -> None:
+        records = list(self._announcer.messages(report))
+        reasons = self.reconciler.not_enforcing()
+        if reasons and self._enforcing is not False:
+            records.append(message(Kind.NOT_ENFORCING, f"not enforcing: {'; '.join(reasons)}", reasons=list(reasons)))
+        if (not reasons) != self._enforcing:
+            self.notifier.status(self.summary())
+        self._enforcing = not reasons
+        self.log.publish(records)
+        self.log.flush()
+
+    def _drop_pump(self) -> None:
+        """Take the last events and let the ring go."""
+        if self._pump is not None:
+            self._pump.read()
+            self._pump.close()
+            self._pump = None
+
+    def _follow_session(self) -> None:
+        """Read the events of the pins as they are now, and know the names of the generation in force."""
+        session = self.reconciler.session
+        if self._pump is not None and (session is None or session.store is not self._pump.store):
+            self._drop_pump()
+        if session is not None and self._pump is None:
+            window_ns = self.reconciler.settings.audit.window
+            self._pump = Pump(session.store, self._auditor, self.log, window_ns)
+        running = self.reconciler.running
+        if running is not None:
+            self._auditor.learn(running.index)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a pass would do, without doing it: reads files and kernel, changes neither.
+
+Must not lock anything: it may be asked while the daemon runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from cgnetd.datapath import abi
+from cgnetd.datapath.compile import Image
+from cgnetd.datapath.state import DesiredState, ObservedState, SlotState, diff, hooks_in_force
+from cgnetd.datapath.steps import Control
+from cgnetd.errors import PolicyError
+from cgnetd.kernel.attach import Attachments
+from cgnetd.kernel.cgroup import CgroupRoot
+from cgnetd.kernel.pins import check_meta
+from cgnetd.kernel.programs import OBJECT_DIR, Programs
+from cgnetd.kernel.store import Store
+from cgnetd.service.degraded import degradations
+from cgnetd.service.labelling import Differences, Labelling
+from cgnetd.service.observe import observe, observe_slots
+from cgnetd.service.policy_source import PolicySource
+from cgnetd.service.session import Surroundings
+from cgnetd.service.settings import Settings
+
+
+def plan_lines(settings: Settings) -> Iterator[str]:
+    """One line a step. Raises PolicyError for bad policies, and what the kernel's side raises."""
+    with ExitStack() as stack:
+        surroundings = Surroundings.find(settings)
+        stack.callback(surroundings.close)
+        source = PolicySource(settings.policy_dirs, settings.default, settings.limits.image_bytes // 8)
+        asked = source.look()
+        if asked.image is None or asked.policy_set is None:
+            raise PolicyError(asked.problems)
+        if not settings.limits.allow_degraded and (weak := degradations(asked.policy_set, surroundings.features)):
+            raise PolicyError(weak)
+        index = asked.image.index
+        rules = len(index.refs) - abi.RULE_FIRST
+        yield f"{len(index.policies)} policies with {rules} rules, {asked.image.sizes.bytes} bytes"
+        yield from (f"warning: {warning}" for warning in asked.warnings)
+        observed = _observed(settings, surroundings, asked.image)
+        desired = _desired(settings, surroundings.root, asked.image)
+        plan = diff(desired, observed)
+        if not plan:
+            yield "nothing to do: it is in force"
+        yield from (step.text + (" (drift)" if step.drift else "") for step in plan.steps)
+
+
+def _desired(settings: Settings, root: CgroupRoot, image: Image) -> DesiredState:
+    control = Control(root.id, root.level, settings.audit.window)
+    return DesiredState(image.digest if image.index.policies else "", hooks_in_force(image.index), control)
+
+
+def _observed(settings: Settings, surroundings: Surroundings, image: Image) -> ObservedState:
+    pin_dir = Path(settings.pin_dir)
+    if not pin_dir.is_dir() or not check_meta(pin_dir):
+        return ObservedState(Control(0, 0, 0), 0, (SlotState(),) * abi.SLOTS, {})
+    with (
+        Store.open(pin_dir, surroundings.root, create=False) as store,
+        Programs(store, surroundings.features, OBJECT_DIR) as programs,
+    ):
+        links = Attachments(store, surroundings.root, programs)
+        slots = observe_slots(store, ())
+        active = store.control().active % abi.SLOTS
+        running = slots[active][1]
+        differences = Differences()
+        if running is not None and running.digest == image.digest:
+            labelling = Labelling(surroundings.root, store)
+            labelling.use(active, running.number, running.reader)
+            differences = labelling.differences()
+        return observe(store, links, slots, hooks_in_force(image.index), differences).state

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A generation as a value: cells, rule index, number; read back from a slot or about to be put into one.
+
+Must not know how generations are swapped.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+
+from cgnetd.datapath import abi
+from cgnetd.datapath.compile import Image, image_digest
+from cgnetd.datapath.interpret import ImageReader
+from cgnetd.datapath.reader import CorruptImageError
+from cgnetd.datapath.rules import RuleIndex
+from cgnetd.kernel.slots import SlotView
+
+_LAST_NUMBER = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Generation:
+    """`cells` are the process's own. `image_id`: the kernel's id of the map they are in, 0 before they are in one."""
+
+    number: int
+    index: RuleIndex
+    cells: array[int]
+    reader: ImageReader
+    image_id: int = 0
+
+    @property
+    def digest(self) -> str:
+        return self.index.digest
+
+
+def next_number(*taken: int) -> int:
+    """The number after the highest of these; 1 after 2^32 - 1, for 0 means "empty"."""
+    highest = max(taken, default=0)
+    return 1 if highest >= _LAST_NUMBER else highest + 1
+
+
+def is_older(number: int, other: int) -> bool:
+    """Whether a generation came before another one, as far as numbers that begin again can tell."""
+    return 0 < (other - number) % 2**32 < 2**31
+
+
+def of_image(image: Image, number: int) -> Generation:
+    """A compiled image under a number."""
+    return _numbered(image.cells, image.index, number)
+
+
+def renumbered(generation: Generation, number: int) -> Generation:
+    """The same content under another number."""
+    return _numbered(generation.cells, generation.index, number)
+
+
+def read_generation(view: SlotView) -> Generation | None:
+    """What is in a slot, checked against its digest; None if it is empty or not what it says it is."""
+    if view.image is None or view.index is None:
+        return None
+    cells = array("Q")
+    cells.frombytes(view.image.tobytes())
+    reader = ImageReader(cells)
+    try:
+        index = RuleIndex.from_bytes(view.index)
+        reader.check()
+        number = reader.generation
+    except (ValueError, CorruptImageError):
+        return None
+    if index.digest != image_digest(cells, index) or index.generation != number or not number:
+        return None
+    return Generation(number, index, cells, reader, view.image_id)
+
+
+def _numbered(cells: array[int], index: RuleIndex, number: int) -> Generation:
+    own = array("Q", cells)
+    own[abi.IMAGE_DEFAULT] = abi.cell(number, abi.lo(own[abi.IMAGE_DEFAULT]))
+    return Generation(number, index.with_generation(number), own, ImageReader(own))

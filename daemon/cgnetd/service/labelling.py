@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labels of all existing cgroups: derived from the tree and the images, compared with the kernel's, put right.
+
+The programs label new cgroups by themselves; this labels those that exist when a generation comes, and is the safety
+net afterwards. Must not know how a label is derived, nor of policies.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from cgnetd.datapath.interpret import ImageReader
+from cgnetd.datapath.label import Label, child_label, pack_entry, pack_label, root_label, unpack_entry
+from cgnetd.errors import KernelError
+from cgnetd.kernel.cgroup import Cgroup, CgroupRoot
+from cgnetd.kernel.store import Store
+
+_WALKS = 50
+
+
+@dataclass(slots=True)
+class SlotLabels:
+    """The labels of one slot's generation, as far as they were derived."""
+
+    generation: int
+    reader: ImageReader
+    by_id: dict[int, Label] = field(default_factory=dict)
+
+    def derive(self, cgroup: Cgroup) -> None:
+        """Derive the label of a cgroup whose parent's is known, as it is in a walk from the root."""
+        if cgroup.id in self.by_id:
+            return
+        if cgroup.parent_id:
+            parent = self.by_id[cgroup.parent_id]
+            self.by_id[cgroup.id] = child_label(self.reader, parent, os.fsencode(cgroup.name))
+        else:
+            self.by_id[cgroup.id] = root_label(self.reader)
+
+    def forget_all_but(self, tree: Mapping[int, Cgroup]) -> None:
+        for gone in self.by_id.keys() - tree.keys():
+            del self.by_id[gone]
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """What the kernel's labels lack. `foreign`: entries of no cgroup of ours; `stale`: of one that was removed."""
+
+    wrong: dict[int, bytes] = field(default_factory=dict)
+    foreign: tuple[int, ...] = ()
+    stale: tuple[int, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.wrong or self.foreign or self.stale)
+
+
+class Labelling:
+    """The tree as it was last seen, and what its labels should be in each slot."""
+
+    def __init__(self, root: CgroupRoot, store: Store) -> None:
+        self._root = root
+        self._store = store
+        self._slots: list[SlotLabels | None] = [None, None]
+        self.tree: dict[int, Cgroup] = {}
+
+    def use(self, slot: int, generation: int, reader: ImageReader) -> None:
+        """From now on a slot holds this generation."""
+        self._slots[slot] = SlotLabels(generation, reader)
+
+    def drop(self, slot: int) -> None:
+        """From now on a slot is empty."""
+        self._slots[slot] = None
+
+    def holds(self, slot: int, generation: int) -> bool:
+        """Whether this generation is the one known to be in the slot."""
+        known = self._slots[slot]
+        return known is not None and known.generation == generation
+
+    def label_all(self) -> int:
+        """Label every cgroup in every slot in use; returns how many there are.
+
+        A child made after its parent was labelled is labelled by the kernel, one made before is found by the next walk:
+        so walk until a walk finds nothing new. Raises KernelError if the tree never comes to rest, or labels cannot be
+        written.
+        """
+        self.tree = {}
+        for _ in range(_WALKS):
+            fresh = self._walk()
+            if not fresh:
+                return len(self.tree)
+            self._write({cgroup_id: self._entry(cgroup_id) for cgroup_id in fresh})
+        raise KernelError(
+            f"label cgroups below {self._root.path}: new ones keep coming faster than they can be labelled"
+        )
+
+    def differences(self) -> Differences:
+        """Compare the kernel's labels with what they should be. Changes nothing."""
+        # Labels first, then the tree: what is in both must agree, whatever comes meanwhile.
+        before = self._store.labels()
+        known = self.tree
+        self.tree = {}
+        self._walk()
+        wrong = {i: entry for i in self.tree if not self._agree(before.get(i), entry := self._entry(i))}
+        if wrong:
+            now = self._store.labels()
+            wrong = {i: entry for i, entry in wrong.items() if not self._agree(now.get(i), entry) and self._exists(i)}
+        extra = [i for i in before.keys() - self.tree.keys() if not self._exists(i)]
+        foreign = tuple(sorted(i for i in extra if i not in known))
+        return Differences(wrong, foreign, tuple(sorted(set(extra) - set(foreign))))
+
+    def mend(self, differences: Differences) -> None:
+        """Write the labels that were found wrong or missing."""
+        self._write(differences.wrong)
+
+    def drop_extra(self, differences: Differences) -> None:
+        """Remove the labels that were found to be of no cgroup of ours."""
+        self._store.delete_labels((*differences.foreign, *differences.stale))
+
+    def remove_all(self) -> None:
+        """Remove every label: nothing is governed."""
+        self._store.delete_labels(self._store.labels())
+        self.tree = {}
+
+    def labels(self, slot: int) -> tuple[Label, ...]:
+        """The labels of a slot's generation, as of the last walk."""
+        known = self._slots[slot]
+        return tuple(known.by_id.values()) if known else ()
+
+    def _walk(self) -> list[int]:
+        """See the whole tree once; returns the ids that were not known."""
+        seen: dict[int, Cgroup] = {}
+        for cgroup in self._root.walk():
+            seen[cgroup.id] = cgroup
+            for slot in self._slots:
+                if slot is not None:
+                    slot.derive(cgroup)
+        fresh = [i for i in seen if i not in self.tree]
+        self.tree = seen
+        for slot in self._slots:
+            if slot is not None:
+                slot.forget_all_but(seen)
+        return fresh
+
+    def _entry(self, cgroup_id: int) -> bytes:
+        """The cgroup's struct cgn_entry."""
+        packed = [pack_label(slot.by_id[cgroup_id], slot.generation) if slot else None for slot in self._slots]
+        return pack_entry(packed)
+
+    def _agree(self, found: bytes | None, entry: bytes) -> bool:
+        """Whether the labels of the slots in use are the same; what an unused one holds means nothing."""
+        if found is None or found == entry:
+            return found is not None
+        pairs = zip(self._slots, unpack_entry(found), unpack_entry(entry), strict=True)
+        return all(slot is None or one == other for slot, one, other in pairs)
+
+    def _write(self, entries: Mapping[int, bytes]) -> None:
+        if entries:
+            self._store.set_labels(entries)
+
+    def _exists(self, cgroup_id: int) -> bool:
+        return cgroup_id == self._root.id or self._root.path_of(cgroup_id) is not None

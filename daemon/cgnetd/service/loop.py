@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When things happen: one asyncio loop over file events, kernel events, the control socket, signals and timers.
+
+Idle, nothing wakes it but the regular pass. Must not know what a pass does, nor what the verbs answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+from cgnetd.kernel.flush import Flushed
+from cgnetd.service.control import ControlServer
+from cgnetd.service.daemon import Daemon
+from cgnetd.service.listener import Listener
+from cgnetd.service.notify import Notifier
+from cgnetd.service.pump import Pump
+from cgnetd.service.report import PassReport
+from cgnetd.service.watch import Debounce, Watch
+
+
+class Loop:
+    """Drives a daemon until a signal says stop."""
+
+    def __init__(self, daemon: Daemon, notifier: Notifier, *, interval_s: float, window_s: float) -> None:
+        """`interval_s`: between regular passes, at most half of what a watchdog asks for. `window_s`: of events."""
+        self._daemon = daemon
+        self._notifier = notifier
+        watchdog_s = notifier.watchdog_s
+        self._interval_s = interval_s if watchdog_s is None else min(interval_s, watchdog_s / 2)
+        self._longest_s = None if watchdog_s is None else watchdog_s / 2
+        self._window_s = window_s
+        self._watch = Watch()
+        self._debounce = Debounce()
+        self._pump: Pump | None = None
+        self._events_fd = -1
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._stopped = asyncio.Event()
+
+    async def run(self, listener: Listener, server: ControlServer) -> None:
+        """Serve until SIGTERM or SIGINT. The first pass has been made already."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopped.set)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        loop.add_reader(self._watch.fd, self._on_files)
+        await server.start(listener.socket)
+        try:
+            self._follow_up()
+            self._sweep()
+            self._notifier.ready(self._daemon.summary())
+            await self._stopped.wait()
+            self._notifier.stopping()
+        finally:
+            await server.close()
+            self._close()
+
+    def look(self, *, force: bool = False) -> PassReport:
+        """One pass now, and all that follows from it."""
+        self._cancel("debounce")
+        self._debounce.clear()
+        try:
+            return self._daemon.look(force=force)
+        finally:
+            self._follow_up()
+
+    def flush(self) -> Flushed:
+        """Take all enforcement away, and follow what is left."""
+        try:
+            return self._daemon.flush()
+        finally:
+            self._follow_up()
+
+    def _follow_up(self) -> None:
+        """After a pass: watch what there is to watch now, listen to the events of now, set the clock."""
+        self._daemon.watch(self._watch)
+        self._listen()
+        next_s = self._daemon.next_look_s(self._interval_s)
+        self._at("look", next_s if self._longest_s is None else min(next_s, self._longest_s), self._on_tick)
+
+    def _on_tick(self) -> None:
+        self._daemon.flush_sink()
+        self.look()
+
+    def _on_hangup(self) -> None:
+        self.look(force=True)
+
+    def _on_files(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._debounce.note(self._watch.read(), now)
+        if self._debounce.deadline is not None:
+            self._at("debounce", self._debounce.deadline - now, self.look)
+
+    def _on_events(self) -> None:
+        self._daemon.read_events()
+        if "sweep" not in self._timers:
+            self._at("sweep", self._window_s, self._sweep)
+
+    def _sweep(self) -> None:
+        self._cancel("sweep")
+        if self._daemon.sweep():
+            self._at("sweep", self._window_s, self._sweep)
+
+    def _listen(self) -> None:
+        """Follow the ring of the pins as they are now."""
+        loop = asyncio.get_running_loop()
+        pump = self._daemon.pump
+        if pump is self._pump:
+            return
+        # Not by number: a new ring may have got the old one's descriptor, which no longer is what was listened to.
+        if self._events_fd >= 0:
+            loop.remove_reader(self._events_fd)
+        self._pump = pump
+        self._events_fd = pump.fd if pump is not None else -1
+        if self._events_fd >= 0:
+            loop.add_reader(self._events_fd, self._on_events)
+
+    def _at(self, name: str, delay_s: float, action: Callable[[], object]) -> None:
+        self._cancel(name)
+        self._timers[name] = asyncio.get_running_loop().call_later(max(delay_s, 0.0), action)
+
+    def _cancel(self, name: str) -> None:
+        timer = self._timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _close(self) -> None:
+        loop = asyncio.get_running_loop()
+        for name in tuple(self._timers):
+            self._cancel(name)
+        for fd in (self._watch.fd, self._events_fd):
+            if fd >= 0:
+                loop.remove_reader(fd)
+        self._watch.close()

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon from start to stop: what is opened in which order, and what a failure at the start means.
+
+Must not know the command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from cgnetd.errors import PolicyError
+from cgnetd.kernel.pins import cgnetd_version
+from cgnetd.service.control import ControlServer
+from cgnetd.service.daemon import Daemon
+from cgnetd.service.dry import plan_lines
+from cgnetd.service.events import Kind
+from cgnetd.service.listener import Listener
+from cgnetd.service.loop import Loop
+from cgnetd.service.notify import Notifier
+from cgnetd.service.reconcile import Reconciler
+from cgnetd.service.report import message
+from cgnetd.service.session import Surroundings
+from cgnetd.service.settings import Settings
+from cgnetd.service.sinks import EventLog, open_sink
+from cgnetd.service.verbs import Verbs
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+def run(settings: Settings, *, once: bool = False, dry_run: bool = False, say: Callable[[str], None] = _say) -> int:
+    """Run the daemon until SIGTERM or SIGINT, which leave enforcement on; returns the exit code.
+
+    `once`: one pass, then return. `dry_run`: `say` each step that a pass would make, and change nothing. Raises
+    CgnetdError for surroundings that allow nothing, and with `once` or `dry_run` PolicyError for bad policies; whatever
+    was in force stays.
+    """
+    if dry_run:
+        for line in plan_lines(settings):
+            say(line)
+        return 0
+    with ExitStack() as stack:
+        # Asked for before anything in the kernel is touched: a second daemon must refuse without a trace.
+        listener = None if once else stack.enter_context(Listener(settings.control_socket))
+        log = EventLog(open_sink(settings.audit.sink))
+        stack.callback(log.close)
+        daemon = Daemon(Reconciler(settings, Surroundings.find(settings)), log, Notifier())
+        stack.callback(daemon.close)
+        report = daemon.look()
+        if report.error is not None and (once or daemon.reconciler.running is None):
+            raise report.error
+        if listener is None:
+            if report.problems:
+                raise PolicyError(report.problems)
+            return 0
+        asyncio.run(_serve(settings, daemon, listener, log))
+    return 0
+
+
+async def _serve(settings: Settings, daemon: Daemon, listener: Listener, log: EventLog) -> None:
+    interval_s, window_s = settings.limits.reconcile_interval / 1e9, settings.audit.window / 1e9
+    loop = Loop(daemon, daemon.notifier, interval_s=interval_s, window_s=window_s)
+    counts = {"sink_dropped": lambda: log.dropped, "undecodable": lambda: daemon.undecodable}
+    verbs = Verbs(daemon.reconciler, log, loop, counts)
+    server = ControlServer(verbs.handle)
+    counts["followers_dropped"] = lambda: server.dropped_followers
+    log.publish([message(Kind.STARTED, f"cgnetd {cgnetd_version()} runs", version=cgnetd_version(), pid=os.getpid())])
+    _shrink()
+    await loop.run(listener, server)
+    log.publish([message(Kind.STOPPED, "cgnetd stops, what is in force stays in force")])
+
+
+def _shrink() -> None:
+    """What lives now lives long: keep the collector from walking it, and give freed pages back."""
+    gc.collect()
+    gc.freeze()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)

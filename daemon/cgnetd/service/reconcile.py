@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One pass: what the files ask for, what the kernel holds, the plan between them, its steps made.
+
+Level-triggered: a pass believes neither events nor its own memory of the kernel. Must not know when passes are made,
+nor whom they are reported to.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cgnetd.datapath import abi
+from cgnetd.datapath.label import Label, child_label, root_label
+from cgnetd.datapath.state import DesiredState, diff, hooks_in_force
+from cgnetd.datapath.steps import Control, Plan
+from cgnetd.errors import CgnetdError, Problem
+from cgnetd.kernel.flush import Flushed, flush
+from cgnetd.service.apply import Application
+from cgnetd.service.degraded import degradations
+from cgnetd.service.generation import Generation, next_number, of_image, renumbered
+from cgnetd.service.labelling import Differences
+from cgnetd.service.observe import Seen, observe, observe_slots
+from cgnetd.service.policy_source import Asked, PolicySource
+from cgnetd.service.report import PassReport
+from cgnetd.service.session import Session, Surroundings
+from cgnetd.service.settings import Settings
+
+_LABEL_SHARE = 50  # comparing all labels may take 1/50 of the time
+
+
+@dataclass(slots=True)
+class _Pace:
+    """When the next comparison of all labels is due. Seconds of the monotonic clock."""
+
+    due_s: float = 0.0
+
+    def spent(self, began_s: float) -> None:
+        now_s = time.monotonic()
+        self.due_s = now_s + (now_s - began_s) * _LABEL_SHARE
+
+
+class Reconciler:
+    """Keeps the kernel as the policy files ask. Needs closing; closing leaves enforcement on."""
+
+    def __init__(self, settings: Settings, surroundings: Surroundings) -> None:
+        self.settings = settings
+        self.features = surroundings.features
+        self.root = surroundings.root
+        self.source = PolicySource(settings.policy_dirs, settings.default, settings.limits.image_bytes // 8)
+        self.session: Session | None = None
+        self.running: Generation | None = None
+        self.loaded_ns = 0  # since 1970, when the generation in force was put there or adopted
+        self.hooks: dict[str, str] = {}
+        self.last = PassReport()
+        self.flushed = False
+        self._surroundings = surroundings
+        self._slots: list[Generation | None] = [None] * abi.SLOTS
+        self._last_number = 0
+        self._pace = _Pace()
+
+    @property
+    def asked(self) -> Asked:
+        """What the files asked for at the last pass."""
+        return self.source.asked
+
+    def look(self, *, force: bool = False) -> PassReport:
+        """One pass. `force`: read files even if they seem unchanged, compare everything, and end a flushed state.
+
+        Never raises a CgnetdError: what went wrong is in the report, and what was in force is in force still.
+        """
+        time_ns, began_ns = time.time_ns(), time.monotonic_ns()
+        asked = self._judged(self.source.look(force=force))
+        self.flushed = self.flushed and not force
+        report = PassReport(
+            time_ns=time_ns,
+            problems=asked.problems,
+            warnings=asked.warnings,
+            degraded=self._degraded(asked),
+            writing=asked.writing,
+        )
+        if not self.flushed:
+            report = self._converge(report, asked, force=force)
+        policies = len(self.running.index.policies) if self.running else 0
+        self.last = replace(report, duration_ns=time.monotonic_ns() - began_ns, policies=policies)
+        return self.last
+
+    def flush(self) -> Flushed:
+        """Take all enforcement away, until a forced pass. KernelError, PinError, PrivilegeError."""
+        removed = flush(Path(self.settings.pin_dir))
+        self._close_session()
+        self.flushed = True
+        return removed
+
+    def close(self) -> None:
+        self._close_session()
+        self._surroundings.close()
+
+    # -- what is in force -----------------------------------------------------------------------------------------
+
+    def not_enforcing(self) -> tuple[str, ...]:
+        """Why nothing, or not all, is enforced; empty if everything asked for by the generation in force is."""
+        if self.flushed:
+            return ("everything was flushed; cgnetctl reload enforces again",)
+        reasons = []
+        if self.running is None:
+            empty = self.asked.image is not None and not self.last.error
+            reasons.append("there are no policies" if empty else "no generation is in force")
+            if self.last.problems:
+                reasons.append("the policy files have errors")
+        reasons += [f"hook {name}: {state}" for name, state in sorted(self.hooks.items()) if state != "ok"]
+        if self.last.error is not None and (self.running is None or reasons):
+            reasons.append(str(self.last.error))
+        return tuple(reasons)
+
+    def labels_in_force(self) -> tuple[Label, ...]:
+        """The labels of all cgroups, as of the last walk."""
+        if self.session is None or self.running is None:
+            return ()
+        return self.session.labels.labels(self._slots.index(self.running))
+
+    def label_of_path(self, path: str) -> Label:
+        """The label that a cgroup at this path has, or would have if it came into being. Something must be in force."""
+        assert self.running is not None
+        reader = self.running.reader
+        label = root_label(reader)
+        for name in path.strip("/").split("/") if path.strip("/") else ():
+            label = child_label(reader, label, name.encode("utf-8", "surrogateescape"))
+        return label
+
+    def tree_size(self) -> int:
+        """Cgroups below the root, itself included, as of the last walk."""
+        return len(self.session.labels.tree) if self.session else 0
+
+    def totals(self) -> list[int]:
+        """Calls counted by rule, [rule id * 2 + kind]. KernelError."""
+        if self.session is None or self.running is None:
+            return []
+        with self.session.store.slot(self._slots.index(self.running)) as view:
+            return view.totals()
+
+    def stats(self) -> tuple[int, ...]:
+        """enum cgn_stat. KernelError."""
+        return self.session.store.stats() if self.session else (0,) * abi.STAT_COUNT
+
+    # -- one pass -------------------------------------------------------------------------------------------------
+
+    def _judged(self, asked: Asked) -> Asked:
+        """A set that this kernel would weaken is rejected like one with errors, unless that was allowed."""
+        if asked.policy_set is None or self.settings.limits.allow_degraded:
+            return asked
+        found = degradations(asked.policy_set, self.features)
+        if not found:
+            return asked
+        return replace(asked, image=None, problems=tuple(sorted((*asked.problems, *found))))
+
+    def _degraded(self, asked: Asked) -> tuple[Problem, ...]:
+        if asked.policy_set is None or not self.settings.limits.allow_degraded:
+            return ()
+        return degradations(asked.policy_set, self.features)
+
+    def _converge(self, report: PassReport, asked: Asked, *, force: bool) -> PassReport:
+        before = self.running
+        try:
+            done = self._steps(asked, force=force)
+        except CgnetdError as error:
+            return replace(report, error=error)
+        loaded = done.activated.number if done.activated else 0
+        adopted = self.running.number if self.running and before is None and not loaded else 0
+        if loaded or adopted:
+            self.loaded_ns = time.time_ns()
+        return replace(
+            report,
+            steps=tuple(done.done),
+            repaired=tuple(done.repaired),
+            loaded=loaded,
+            adopted=adopted,
+        )
+
+    def _steps(self, asked: Asked, *, force: bool) -> Application:
+        """Observe, plan, apply."""
+        session = self._open_session()
+        slots = observe_slots(session.store, [known for known in self._slots if known])
+        in_force = slots[session.store.control().active % abi.SLOTS]
+        desired = self._desired(asked, in_force[1])
+        settled = desired is not None and desired.digest == in_force[0].digest
+        differences = self._compare_labels(session, in_force[1] if settled else None, force=force)
+        needed = desired.hooks if desired is not None else frozenset()
+        seen = observe(session.store, session.links, slots, needed, differences)
+        fresh = None if settled else self._fresh(session, asked, seen)
+        done = Application(session, list(seen.slots), fresh, differences)
+        if self.running is not None and seen.running is not self.running:
+            done.repaired.append("what was in force was not what had been put there")
+        plan = diff(desired, seen.state) if desired is not None else Plan()
+        try:
+            done.run(plan)
+        finally:
+            self._remember(session, seen, done, changed=bool(plan))
+        return done
+
+    def _open_session(self) -> Session:
+        if self.session is None:
+            self.session = Session(self.settings, self._surroundings)
+        return self.session
+
+    def _close_session(self) -> None:
+        if self.session is not None:
+            self.session.close()
+        self.session = None
+        self.running = None
+        self._slots = [None] * abi.SLOTS
+        self.hooks = {}
+        self._pace = _Pace()
+
+    def _desired(self, asked: Asked, in_force: Generation | None) -> DesiredState | None:
+        """What should be: what the files ask for, or else what is or was in force. None: nothing is known of either."""
+        control = Control(self.root.id, self.root.level, self.settings.audit.window)
+        if asked.image is not None:
+            index = asked.image.index
+            return DesiredState(asked.image.digest if index.policies else "", hooks_in_force(index), control)
+        kept = in_force or self.running
+        if kept is None:
+            return None
+        return DesiredState(kept.digest, hooks_in_force(kept.index), control)
+
+    def _compare_labels(self, session: Session, running: Generation | None, *, force: bool) -> Differences:
+        """Compare all labels with the tree, seldom enough for its cost; only what is in force counts."""
+        labels, active = session.labels, session.store.control().active
+        if running is None:
+            return Differences()
+        if not labels.holds(active, running.number):
+            labels.use(active, running.number, running.reader)
+        began_s = time.monotonic()
+        if began_s < self._pace.due_s and not force:
+            return Differences()
+        found = labels.differences()
+        self._pace.spent(began_s)
+        return found
+
+    def _fresh(self, session: Session, asked: Asked, seen: Seen) -> Generation | None:
+        """The generation to write, should one be needed."""
+        number = next_number(self._last_number, *session.store.control().generations)
+        if asked.image is not None:
+            return of_image(asked.image, number)
+        kept = seen.running or self.running
+        return renumbered(kept, number) if kept else None
+
+    def _remember(self, session: Session, seen: Seen, done: Application, *, changed: bool) -> None:
+        """What the pass has learnt, whether it came to its end or not."""
+        control = session.store.control()
+        active = control.active % abi.SLOTS
+        self._slots = done.slots
+        self.running = self._slots[active] if control.generations[active] else None
+        self._last_number = max(self._last_number, *control.generations)
+        session.relock()
+        needed = hooks_in_force(self.running.index) if self.running else frozenset()
+        hooks = seen.hooks
+        if changed:
+            hooks = {name: found.state.value for name, found in session.links.observe(needed).items()}
+        self.hooks = {name: hooks.get(name, "missing pin") for name in needed}

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs of the control socket. Must not know how requests come in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from cgnetd.errors import CgnetdError, PolicyError, UsageError
+from cgnetd.kernel.flush import Flushed
+from cgnetd.kernel.pins import cgnetd_version
+from cgnetd.service.control import Answer, Outlet, problem_data
+from cgnetd.service.events import Record
+from cgnetd.service.explain import explain, parse_flow
+from cgnetd.service.reconcile import Reconciler
+from cgnetd.service.report import PassReport
+from cgnetd.service.sinks import REMEMBERED, EventLog
+from cgnetd.service.status import status
+
+_WRITER_PATIENCE_S = 2.0  # how long a reload waits for those who have a policy file open for writing
+_WRITER_POLL_S = 0.05
+_RECENT_BEFORE_FOLLOWING = 200  # sent at once: must fit what may pile up for a follower
+
+Verb = Callable[[Mapping[str, Any]], Awaitable[Answer]]
+
+
+class Actions(Protocol):
+    """What verbs set going; each is done, and the world told, when it returns."""
+
+    def look(self, *, force: bool) -> PassReport: ...
+
+    def flush(self) -> Flushed: ...
+
+
+class Verbs:
+    """What each verb does. `counts`: of the daemon itself, for `status`."""
+
+    def __init__(
+        self, reconciler: Reconciler, log: EventLog, actions: Actions, counts: Mapping[str, Callable[[], int]]
+    ) -> None:
+        self._reconciler = reconciler
+        self._log = log
+        self._actions = actions
+        self._counts = counts
+        self._verbs: dict[str, Verb] = {
+            "status": self._status,
+            "reload": self._reload,
+            "explain": self._explain,
+            "events": self._events,
+            "flush": self._flush,
+            "version": self._version,
+        }
+
+    async def handle(self, verb: str, args: Mapping[str, Any]) -> Answer:
+        """Perform one request. Raises UsageError for a verb that there is not, CgnetdError for what cannot be done."""
+        found = self._verbs.get(verb)
+        if found is None:
+            raise UsageError(f"perform {verb!r}: no such verb, accepted are {', '.join(self._verbs)}")
+        return await found(args)
+
+    async def _version(self, _args: Mapping[str, Any]) -> Answer:
+        return Answer({"version": cgnetd_version(), "pid": os.getpid()})
+
+    async def _status(self, _args: Mapping[str, Any]) -> Answer:
+        service = {name: count() for name, count in self._counts.items()}
+        return Answer(status(self._reconciler, service))
+
+    async def _reload(self, _args: Mapping[str, Any]) -> Answer:
+        report = self._actions.look(force=True)
+        patience_s = _WRITER_PATIENCE_S
+        while report.writing and patience_s > 0:
+            await asyncio.sleep(_WRITER_POLL_S)
+            patience_s -= _WRITER_POLL_S
+            report = self._actions.look(force=True)
+        if report.problems:
+            raise PolicyError(report.problems)
+        if report.error is not None:
+            raise report.error
+        running = self._reconciler.running
+        return Answer(
+            {
+                "generation": running.number if running else 0,
+                "changed": bool(report.loaded),
+                "policies": report.policies,
+                "steps": list(report.steps),
+                "warnings": [problem_data(warning) for warning in (*report.degraded, *report.warnings)],
+                "duration_ms": report.to_json()["duration_ms"],
+            }
+        )
+
+    async def _explain(self, args: Mapping[str, Any]) -> Answer:
+        running = self._reconciler.running
+        if running is None:
+            raise CgnetdError("explain: nothing is in force; see cgnetctl status")
+        path = self._subject_path(args)
+        flow = parse_flow(args)
+        label = self._reconciler.label_of_path(path)
+        return Answer({"cgroup": path, **explain(running.reader, running.index, label, flow)})
+
+    def _subject_path(self, args: Mapping[str, Any]) -> str:
+        cgroup, pid = args.get("cgroup"), args.get("pid")
+        if isinstance(cgroup, str) and cgroup.startswith("/") and pid is None:
+            return cgroup.rstrip("/") or "/"
+        if isinstance(pid, int) and cgroup is None:
+            path = self._reconciler.root.pid_path(pid)
+            if path is None:
+                raise UsageError(f"explain: process {pid} is gone, or not below the cgroup root")
+            return path
+        raise UsageError("explain: accepted is either cgroup, a path that begins with /, or pid, a number")
+
+    async def _events(self, args: Mapping[str, Any]) -> Answer:
+        count, follow = args.get("count"), args.get("follow", False)
+        if count is not None and (not isinstance(count, int) or isinstance(count, bool) or count < 0):
+            raise UsageError(f"events: count {count!r} is not a number from 0")
+        if not isinstance(follow, bool):
+            raise UsageError(f"events: follow {follow!r} is neither true nor false")
+        wanted = (0 if follow else REMEMBERED) if count is None else count
+        recent = self._log.recent(min(wanted, _RECENT_BEFORE_FOLLOWING) if follow else wanted)
+
+        async def stream(outlet: Outlet) -> None:
+            await self._send_events(outlet, recent, follow=follow)
+
+        return Answer({"events": len(recent), "follow": follow}, stream)
+
+    async def _send_events(self, outlet: Outlet, recent: Sequence[Record], *, follow: bool) -> None:
+        def send(records: Sequence[Record]) -> None:
+            for record in records:
+                if not outlet.send(record.to_json()):
+                    return
+
+        if not follow:
+            for record in recent:
+                send([record])
+                await outlet.drain()
+            return
+        send(recent)  # without a pause before following, so that none is missed
+        unfollow = self._log.follow(send)
+        try:
+            await outlet.closed()
+        finally:
+            unfollow()
+
+    async def _flush(self, _args: Mapping[str, Any]) -> Answer:
+        removed = self._actions.flush()
+        return Answer({"links": list(removed.links), "maps": removed.maps, "left": list(removed.left)})
