@@ -39,7 +39,6 @@ class Enforcement:
             self.links = Attachments(self.store, self.root, self._programs)
             self._stack = undo.pop_all()
         self.store.set_window(WINDOW_NS)
-        self._image: Image | None = None
 
     def load(self, image: Image, hooks: Iterable[str] = HOOKS) -> None:
         """Put an image in force, everywhere below the root, with `hooks` attached. Generations must differ."""
@@ -51,7 +50,7 @@ class Enforcement:
             pass
         self.store.activate(slot)
         self.links.attach(hooks)
-        self._image = image
+        self.image = image
 
     def put(self, slot: int, image: Image) -> None:
         """Fill a slot and name its generation; nothing is labelled for it yet."""

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first call of the first process of a new cgroup is judged, while the daemon does not run at all (SIGSTOP)."""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support import native, sandbox
+from support.daemon import RealDaemon
+
+POLICY = """
+apiVersion: cgnetd/v1
+kind: Policy
+metadata: {name: workers}
+spec:
+  subject: {units: ["*-worker.service"]}
+  egress: [{name: shut, action: deny, to: [127.0.0.0/8], errno: EACCES}]
+---
+apiVersion: cgnetd/v1
+kind: Policy
+metadata: {name: below}
+spec:
+  subject: {cgroups: ["/parent/**"]}
+  egress: [{name: shut, action: deny, to: [127.0.0.0/8], errno: EHOSTUNREACH}]
+"""
+PORT = "9"
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if native.compiler() is None:
+        pytest.skip("no C compiler; install one: apt-get install gcc")
+    return native.build("first_call", tmp_path_factory.mktemp("native"))
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory, objects: Path) -> Iterator[Path]:
+    """The root of a tree that a daemon governs which sleeps by SIGSTOP."""
+    directory = tmp_path_factory.mktemp("daemon")
+    with sandbox.cgroup() as cgroup, sandbox.bpffs_mount() as bpffs:
+        cgroup.child("parent")
+        with RealDaemon(directory, cgroup.path, bpffs / "cgnetd") as daemon:
+            daemon.write_policy("first.yaml", POLICY)
+            daemon.start(object_dir=objects)
+            daemon.signal(signal.SIGSTOP)
+            yield cgroup.path
+            daemon.signal(signal.SIGCONT)
+
+
+def first_calls(program: Path, parent: Path, suffix: str, count: int, how: str, depth: int) -> dict[str, int]:
+    command = [program, parent, suffix, str(count), how, str(depth), "127.0.0.1", PORT]
+    found: dict[str, int] = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("place", "suffix", "how", "depth", "expected"),
+    [
+        ("", "worker.service", "clone", 0, errno.EACCES),
+        ("", "worker.service", "move", 0, errno.EACCES),
+        ("", "worker.service", "clone", 3, errno.EACCES),
+        ("parent", "any", "clone", 0, errno.EHOSTUNREACH),
+        ("parent", "any", "move", 2, errno.EHOSTUNREACH),
+    ],
+)
+def test_first_call_in_new_cgroup_is_denied_while_daemon_is_stopped(
+    program: Path, stopped: Path, place: str, suffix: str, how: str, depth: int, expected: int
+) -> None:
+    found = first_calls(program, stopped / place, suffix, 200, how, depth)
+    assert found == {"calls": 200, str(expected): 200}
+
+
+def test_first_call_in_ungoverned_cgroup_is_allowed(program: Path, stopped: Path) -> None:
+    """The count of escapes can rise at all."""
+    assert first_calls(program, stopped, "free.service", 50, "clone", 0) == {"calls": 50, "0": 50}
