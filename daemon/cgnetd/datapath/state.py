@@ -128,9 +128,11 @@ def _to_generation(desired: DesiredState, observed: ObservedState) -> Iterator[S
     fresh = in_force.digest != desired.digest
     if fresh:
         yield WriteGeneration(in_force.damaged, other)
-    yield from _attach(desired.hooks & LABELLING_HOOKS, observed)
-    if fresh:
-        yield Relabel(in_force.damaged)
+    labelling = list(_attach(desired.hooks & LABELLING_HOOKS, observed))
+    yield from labelling
+    attached = [step.drift for step in labelling if isinstance(step, AttachLink)]
+    if fresh or attached:  # nobody labelled the cgroups that came since the labels were read
+        yield Relabel(in_force.damaged or any(attached))
     elif observed.labels.wrong:
         yield Relabel(True, observed.labels.wrong)
     yield from _attach(desired.hooks - LABELLING_HOOKS, observed)
