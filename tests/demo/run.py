@@ -71,7 +71,7 @@ class Show:
         self._events((*calls.GOVERNED, *calls.WHILE_STOPPED, *calls.AFTER_KILL))
         self._flush()
         verdict = (
-            self._style.bad(f"{self._wrong} things went wrong") if self._wrong else self._style.good("all as expected")
+            self._style.bad(f"{self._wrong} went another way than expected") if self._wrong else self._style.good("all as expected")
         )
         print(f"\n{verdict}")
         return self._wrong
@@ -103,10 +103,10 @@ class Show:
             rule, text = self._explain(call)
             good = got == call.expect and rule == call.rule
             self._wrong += not good
-            marks.append(self._style.good("ok") if good else self._style.bad("WRONG"))
+            marks.append(self._style.good("   ok") if good else self._style.bad("WRONG"))
             rows.append((call.cgroup.rpartition("/")[2] or "(not governed)", call.title, call.expect, got, text))
         lines = table(rows, head)
-        print(f"      {self._style.faint(lines[0])}")
+        print(f"         {self._style.faint(lines[0])}")
         for mark, text in zip(marks, lines[1:], strict=True):
             print(f"  {mark}  {text}")
 

@@ -7,11 +7,13 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cgnetd import __version__
 from cgnetd.cli import ctl, daemon
 
 POLICY = """\
@@ -160,6 +162,10 @@ def test_verbs_that_need_a_daemon_exit_3_without_one(cgnetctl: Ctl, verb: str, t
     assert f"{tmp_path}/control.sock" in err
     code, data = cgnetctl.json(verb)
     assert (code, data["error"]["exit_code"]) == (3, 3)
+
+
+def test_version_is_that_of_the_installed_package() -> None:
+    assert metadata.version("cgnetd") == __version__
 
 
 def test_version_needs_no_daemon(cgnetctl: Ctl) -> None:

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from cgnetd import __version__
 from cgnetd.cli import term
 from cgnetd.cli.ctl import Parser
-from cgnetd.cli.version import own_version
 
 PROGRAM = "cgnetd"
 
@@ -31,7 +31,7 @@ def _run(words: list[str]) -> int:
     settings = load_settings(args.config, overrides(args))
     from cgnetd.service.main import run
 
-    return run(settings, once=args.once, dry_run=args.dry_run)
+    return run(settings, once=args.once, dry_run=args.dry_run, say=term.say)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--once", action="store_true", help="one pass, then exit; what is in force stays")
     found.add_argument("--dry-run", action="store_true", help="say what a pass would do, change nothing")
-    found.add_argument("--version", action="version", version=f"{PROGRAM} {own_version()}")
+    found.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     return found
 
 

@@ -44,6 +44,11 @@ def hand_over(program: str, command: Callable[[], int], as_json: bool = False) -
         return 0
 
 
+def say(line: str) -> None:
+    """One line for whoever started us, at once."""
+    print(line, flush=True)
+
+
 def wants_json(arguments: list[str]) -> bool:
     """Whether --json stands among `arguments`: known before they are parsed, so that usage errors are JSON too."""
     return "--json" in arguments

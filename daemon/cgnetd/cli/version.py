@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import argparse
-from importlib import metadata
 
+from cgnetd import __version__
 from cgnetd.cli import client
 from cgnetd.cli.answer import Answer, Style
 from cgnetd.cli.defaults import control_socket
@@ -13,10 +13,6 @@ from cgnetd.errors import CgnetdError
 
 NAME = "version"
 HELP = "versions of cgnetctl and of the running daemon"
-
-
-def own_version() -> str:
-    return metadata.version("cgnetd")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +24,7 @@ def run(args: argparse.Namespace, style: Style) -> Answer:
         daemon = client.call(control_socket(args), "version").get("version")
     except CgnetdError:  # not running, not let in: no reason to fail, this program's version is known
         daemon = None
-    lines = [f"cgnetctl {own_version()}", f"cgnetd   {daemon or style.faint('does not answer')}"]
-    if daemon and daemon != own_version():
+    lines = [f"cgnetctl {__version__}", f"cgnetd   {daemon or style.faint('does not answer')}"]
+    if daemon and daemon != __version__:
         lines.append(style.doubtful("the two differ: restart cgnetd to run the installed version"))
-    return Answer({"cgnetctl": own_version(), "cgnetd": daemon}, tuple(lines))
+    return Answer({"cgnetctl": __version__, "cgnetd": daemon}, tuple(lines))
