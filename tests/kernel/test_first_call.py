@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -54,29 +55,38 @@ def stopped(tmp_path_factory: pytest.TempPathFactory, objects: Path) -> Iterator
             daemon.signal(signal.SIGCONT)
 
 
-def first_calls(program: Path, parent: Path, suffix: str, count: int, how: str, depth: int) -> dict[str, int]:
-    command = [program, parent, suffix, str(count), how, str(depth), "127.0.0.1", PORT]
+class Start(NamedTuple):
+    """How processes start: in cgroups called N-`suffix` (and `depth` more below each) of `place`."""
+
+    place: str
+    suffix: str
+    how: str
+    depth: int
+    expected: int
+
+
+def first_calls(program: Path, root: Path, start: Start, count: int) -> dict[str, int]:
+    where = [root / start.place, start.suffix, str(count), start.how, str(start.depth)]
+    command = [program, *where, "127.0.0.1", PORT]
     found: dict[str, int] = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
     return found
 
 
 @pytest.mark.parametrize(
-    ("place", "suffix", "how", "depth", "expected"),
+    "start",
     [
-        ("", "worker.service", "clone", 0, errno.EACCES),
-        ("", "worker.service", "move", 0, errno.EACCES),
-        ("", "worker.service", "clone", 3, errno.EACCES),
-        ("parent", "any", "clone", 0, errno.EHOSTUNREACH),
-        ("parent", "any", "move", 2, errno.EHOSTUNREACH),
+        Start("", "worker.service", "clone", 0, errno.EACCES),
+        Start("", "worker.service", "move", 0, errno.EACCES),
+        Start("", "worker.service", "clone", 3, errno.EACCES),
+        Start("parent", "any", "clone", 0, errno.EHOSTUNREACH),
+        Start("parent", "any", "move", 2, errno.EHOSTUNREACH),
     ],
 )
-def test_first_call_in_new_cgroup_is_denied_while_daemon_is_stopped(
-    program: Path, stopped: Path, place: str, suffix: str, how: str, depth: int, expected: int
-) -> None:
-    found = first_calls(program, stopped / place, suffix, 200, how, depth)
-    assert found == {"calls": 200, str(expected): 200}
+def test_first_call_in_new_cgroup_is_denied_while_daemon_is_stopped(program: Path, stopped: Path, start: Start) -> None:
+    assert first_calls(program, stopped, start, 200) == {"calls": 200, str(start.expected): 200}
 
 
 def test_first_call_in_ungoverned_cgroup_is_allowed(program: Path, stopped: Path) -> None:
     """The count of escapes can rise at all."""
-    assert first_calls(program, stopped, "free.service", 50, "clone", 0) == {"calls": 50, "0": 50}
+    free = Start("", "free.service", "clone", 0, 0)
+    assert first_calls(program, stopped, free, 50) == {"calls": 50, "0": 50}
