@@ -36,7 +36,7 @@ class Enforcement:
             self.root = undo.enter_context(CgroupRoot(root_path))
             self.store = undo.enter_context(Store.open(pin_dir, self.root, create=True))
             self._programs = undo.enter_context(Programs(self.store, features.probe(), object_dir))
-            self.links = Attachments(self.store, self.root, self._programs)
+            self.links = undo.enter_context(Attachments(self.store, self.root, self._programs))
             self._stack = undo.pop_all()
         self.store.set_window(WINDOW_NS)
 

@@ -59,7 +59,7 @@ class Session:
             self.store = undo.enter_context(Store.open(self.pin_dir, self.root, create=True, capacity=capacity))
             object_dir = Path(os.environ.get(OBJECT_DIR_VARIABLE) or OBJECT_DIR)
             programs = undo.enter_context(Programs(self.store, surroundings.features, object_dir))
-            self.links = Attachments(self.store, self.root, programs)
+            self.links = undo.enter_context(Attachments(self.store, self.root, programs))
             self.labels = Labelling(self.root, self.store)
             self._stack = undo.pop_all()
 
