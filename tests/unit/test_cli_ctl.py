@@ -245,3 +245,15 @@ def test_a_reader_that_goes_away_is_no_error(settings: Path, policies: Path) -> 
             timeout=30,
         )
     assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_flush_does_not_take_other_pins_for_a_daemon_that_was_named(cgnetctl: Ctl, tmp_path: Path) -> None:
+    code, _, err = cgnetctl("flush", "--control-socket", str(tmp_path / "other.sock"))
+    assert code == 3
+    assert "--pin-dir" in err
+
+
+def test_flush_of_pins_that_are_not_there_is_done(cgnetctl: Ctl, tmp_path: Path) -> None:
+    code, data = cgnetctl.json("flush", "--pin-dir", str(tmp_path / "none"))
+    assert code == 0
+    assert (data["links"], data["maps"], data["by"]) == ([], 0, "cgnetctl")

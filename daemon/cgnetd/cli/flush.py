@@ -12,7 +12,7 @@ from typing import Any
 from cgnetd.cli import client
 from cgnetd.cli.answer import Answer, Style
 from cgnetd.cli.defaults import control_socket, settings
-from cgnetd.errors import NotRunningError, PinError
+from cgnetd.errors import NotRunningError, PinError, PrivilegeError
 
 NAME = "flush"
 HELP = "take all enforcement away; works with and without a daemon"
@@ -24,15 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, style: Style) -> Answer:
     wanted = os.path.abspath(args.pin_dir) if args.pin_dir else None
+    socket_path = control_socket(args)
     try:
-        socket_path = control_socket(args)
         pin_dir = str(client.call(socket_path, "status")["pin_dir"])
-    except NotRunningError:
+    except NotRunningError as error:
+        if args.control_socket and wanted is None:  # not the pins of another daemon, for want of the one that was named
+            raise NotRunningError(f"{error}; flush without it by --pin-dir") from error
         return _directly(wanted or settings(args).pin_dir, style)
     if wanted not in (None, pin_dir):
         return _directly(wanted, style)
-    result = client.call(socket_path, "flush")
-    return _answer({**result, "pin_dir": pin_dir, "by": "daemon"}, style)
+    return _answer({**client.call(socket_path, "flush"), "pin_dir": pin_dir, "by": "daemon"}, style)
 
 
 def _directly(pin_dir: str, style: Style) -> Answer:
@@ -40,14 +41,18 @@ def _directly(pin_dir: str, style: Style) -> Answer:
     from cgnetd.kernel.flush import flush
     from cgnetd.kernel.lock import holder
 
-    if who := holder(Path(pin_dir)):
-        raise PinError(f"flush {pin_dir}: it is held by {who}; name its socket with --control-socket, or stop it")
-    flushed = flush(Path(pin_dir))
+    try:
+        if who := holder(Path(pin_dir)):
+            raise PinError(f"flush {pin_dir}: it is held by {who}; name its socket with --control-socket, or stop it")
+        flushed = flush(Path(pin_dir))
+    except PermissionError as error:
+        raise PrivilegeError(f"flush {pin_dir}: {error.strerror}; run this as root") from error
     return _answer({**asdict(flushed), "pin_dir": pin_dir, "by": "cgnetctl"}, style)
 
 
 def _answer(data: dict[str, Any], style: Style) -> Answer:
-    line = f"flushed {data['pin_dir']}: nothing is enforced from there any more"
+    line = style.good(f"flushed {data['pin_dir']}: nothing is enforced from there any more")
     if data["by"] == "daemon":
         line += "; cgnetd still runs, cgnetctl reload enforces again"
-    return Answer(data, (style.good(line),))
+    left = data.get("left") or ()
+    return Answer(data, (line, *(f"left, for it is not ours: {path}" for path in left)))

@@ -45,8 +45,13 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "cgroup root", str(status.get("cgroup_root"))
     yield "pins", str(status.get("pin_dir"))
     if hooks := status.get("hooks"):
-        yield "hooks", ", ".join(f"{name} {state}" for name, state in hooks.items())
-    for key, title in (("stats", "kernel"), ("sizes", "sizes"), ("last_reconcile", "last pass")):
+        yield (
+            "hooks",
+            ", ".join(name if state == "ok" else f"{name} ({state})" for name, state in sorted(hooks.items())),
+        )
+    troubles = [f"{name} {count}" for name, count in (status.get("stats") or {}).items() if count]
+    yield "losses", ", ".join(troubles) or "none"
+    for key, title in (("sizes", "sizes"), ("last_reconcile", "last pass")):
         if facts := status.get(key):
             yield title, ", ".join(f"{name} {value}" for name, value in facts.items() if _simple(value))
     if missing := status.get("missing_features"):
