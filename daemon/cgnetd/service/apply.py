@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes the steps of a plan, in its order; each can be made again.
 
-A step that fails ends the pass: a new generation is complete and labelled before the one step that puts it in force, so that
-what was in force is in force still. Must not know why a step is wanted.
+A step that fails ends the pass: a new generation is complete and labelled before the one step that puts it in force, so
+that what was in force is in force still. Must not know why a step is wanted.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Application:
         self.session.labels.use(step.slot, fresh.number, fresh.reader)
 
     def _link(self, steps: Sequence[Step]) -> None:
-        self.session.links.attach(step.name for step in steps if isinstance(step, _LINK_STEPS))
+        self.session.links.attach([step.name for step in steps if isinstance(step, _LINK_STEPS)])
 
     def _relabel(self, steps: Sequence[Step]) -> None:
         if any(isinstance(step, Relabel) and step.count for step in steps):
@@ -122,7 +122,7 @@ class Application:
         self.session.store.carry(control.active, carried(old.index, totals, current.index))
 
     def _detach(self, steps: Sequence[Step]) -> None:
-        self.session.links.detach(step.name for step in steps if isinstance(step, DetachLink))
+        self.session.links.detach([step.name for step in steps if isinstance(step, DetachLink)])
 
     def _drop_labels(self, _steps: Sequence[Step]) -> None:
         self.session.labels.drop_extra(self.differences)

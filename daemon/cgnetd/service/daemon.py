@@ -38,7 +38,7 @@ class Daemon:
         self._enforcing: bool | None = None
 
     def look(self, *, force: bool = False) -> PassReport:
-        """One pass, announced. `force`: even files that seem unchanged are read, and a flushed daemon enforces again."""
+        """One pass, announced. `force`: files that seem unchanged are read too, a flushed daemon enforces again."""
         if force:
             self.notifier.reloading()
         try:

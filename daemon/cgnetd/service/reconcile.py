@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cgnetd.datapath import abi
 from cgnetd.datapath.label import Label, child_label, root_label
-from cgnetd.datapath.state import DesiredState, diff, hooks_in_force
+from cgnetd.datapath.state import DesiredState, SlotState, diff, hooks_in_force
 from cgnetd.datapath.steps import Control, Plan
 from cgnetd.errors import CgnetdError, Problem
 from cgnetd.kernel.flush import Flushed, flush
@@ -182,11 +182,12 @@ class Reconciler:
         """Observe, plan, apply."""
         session = self._open_session()
         slots = observe_slots(session.store, [known for known in self._slots if known])
+        self._know_labels(session, slots)
         in_force = slots[session.store.control().active % abi.SLOTS]
         desired = self._desired(asked, in_force[1])
         settled = desired is not None and desired.digest == in_force[0].digest
-        differences = self._compare_labels(session, in_force[1] if settled else None, force=force)
         needed = desired.hooks if desired is not None else frozenset()
+        differences = self._compare_labels(session, force=force) if settled and needed else Differences()
         seen = observe(session.store, session.links, slots, needed, differences)
         fresh = None if settled else self._fresh(session, asked, seen)
         done = Application(session, list(seen.slots), fresh, differences)
@@ -224,17 +225,20 @@ class Reconciler:
             return None
         return DesiredState(kept.digest, hooks_in_force(kept.index), control)
 
-    def _compare_labels(self, session: Session, running: Generation | None, *, force: bool) -> Differences:
-        """Compare all labels with the tree, seldom enough for its cost; only what is in force counts."""
-        labels, active = session.labels, session.store.control().active
-        if running is None:
-            return Differences()
-        if not labels.holds(active, running.number):
-            labels.use(active, running.number, running.reader)
+    def _know_labels(self, session: Session, slots: tuple[tuple[SlotState, Generation | None], ...]) -> None:
+        """Labels are written for all slots at once: what is in force must be known before another one is labelled."""
+        for slot, (state, found) in enumerate(slots):
+            if found is None or not state.generation:
+                session.labels.drop(slot)
+            elif not session.labels.holds(slot, state.generation):
+                session.labels.use(slot, state.generation, found.reader)
+
+    def _compare_labels(self, session: Session, *, force: bool) -> Differences:
+        """Compare all labels with the tree, seldom enough for its cost."""
         began_s = time.monotonic()
         if began_s < self._pace.due_s and not force:
             return Differences()
-        found = labels.differences()
+        found = session.labels.differences()
         self._pace.spent(began_s)
         return found
 
