@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -207,6 +208,33 @@ def test_an_unchanged_policy_is_not_compiled_again() -> None:
     assert blobs[0] is blobs[1]
     cache.blob(policy(egress(Action.DENY)), build)  # type: ignore[arg-type]
     assert built == ["web", "web"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"action": Action.DENY},
+        {"addresses": AddressRanges(v4=((1, 2),))},
+        {"protocols": frozenset({Protocol.TCP})},
+        {"ports": ((443, 444),)},
+        {"ephemeral": True},
+        {"hooks": frozenset({Hook.CONNECT})},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_rule_that_matches_otherwise_is_compiled_anew(change: dict[str, Any]) -> None:
+    rule = egress(Action.ALLOW, AddressRanges(v4=((1, 1),)), (443, 443))
+    cache = BlobCache()
+    for wanted in (policy(rule), policy(replace(rule, **change)), policy(replace(rule, **change), rule)):
+        assert compiled(wanted, cache=cache).cells == compiled(wanted).cells
+
+
+@pytest.mark.parametrize("default", ["default_egress", "default_bind"])
+def test_another_default_is_compiled_anew(default: str) -> None:
+    cache = BlobCache()
+    for action in Action:
+        wanted = replace(policy(egress()), **{default: action})  # type: ignore[arg-type]
+        assert compiled(wanted, cache=cache).cells == compiled(wanted).cells
 
 
 def test_equal_sets_read_twice_are_compared_once_for_all_rules() -> None:

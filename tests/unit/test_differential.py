@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cgnetd.datapath.compile import Image, compile_image
 from cgnetd.datapath.interpret import ImageReader, Verdict
 from cgnetd.datapath.label import Label, child_label, root_label
-from cgnetd.policy.evaluate import judge
+from cgnetd.policy.evaluate import evaluate, judge
 from cgnetd.policy.select import select
 from cgnetd.policy.types import (
     Action,
@@ -220,9 +220,12 @@ def test_the_image_judges_as_the_reference_does(
         verdict = reader.judge(labels[0], labels[1], call)
         reference = expected(judge(chains[0], chains[1], call, default_action), section, image)
         assert replace(verdict, by_socket=False) == reference, call
+        told = [(step.policy_id, step.action, step.audit) for step in reader.explain(labels[0], call)]
+        walked = evaluate(chains[0], call, default_action).steps
+        assert told == [(policy_set.policies.index(s.policy), s.action, s.audit) for s in walked], call
 
 
-@settings(max_examples=SETS * 3, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=SETS, deadline=None, suppress_health_check=list(HealthCheck))
 @given(policy_sets(with_rules=False, max_size=12), st.lists(TREE_PATHS, min_size=20, max_size=20))
 def test_labels_hold_the_chains_that_the_reference_selects(policy_set: PolicySet, paths: list[tuple[str, ...]]) -> None:
     image = compile_image(policy_set, default_action=Action.ALLOW, generation=1)
