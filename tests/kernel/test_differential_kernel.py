@@ -33,7 +33,7 @@ SETS = int(os.environ.get("CGNETD_DIFFERENTIAL_SETS", "100"))
 FLOWS_A_SET = 100
 PATHS_A_SET = 12
 FIRST_ID = 1 << 40  # ids that no cgroup here has
-COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 _generations = itertools.count(1)
 
 
@@ -87,7 +87,7 @@ def decided(decision: Decision, asked: Asked) -> tuple[int, int, str, str]:
     return enforced.errno, shadow.errno, rule_name(enforced, asked.flow), rule_name(shadow, asked.flow)
 
 
-@settings(max_examples=SETS, **COMMON)
+@settings(max_examples=SETS, deadline=None, suppress_health_check=SLOW)
 @given(policies=policy_sets(), seed=st.integers(0, 2**32), default=st.sampled_from([Action.ALLOW, Action.DENY]))
 def test_kernel_agrees_with_reference_and_image(
     enforcement: Enforcement, program: VerdictProgram, policies: PolicySet, seed: int, default: Action
@@ -119,7 +119,7 @@ def test_kernel_agrees_with_reference_and_image(
         assert told(image, answer) == decided(decision, question)
 
 
-@settings(max_examples=max(SETS // 5, 1), **COMMON)
+@settings(max_examples=max(SETS // 5, 1), deadline=None, suppress_health_check=SLOW)
 @given(policies=policy_sets(max_policies=12), upcoming=policy_sets(max_policies=12), seed=st.integers(0, 2**32))
 def test_kernel_labels_new_cgroups_for_both_generations(
     enforcement: Enforcement, policies: PolicySet, upcoming: PolicySet, seed: int

@@ -66,8 +66,8 @@ class Start(NamedTuple):
 
 
 def first_calls(program: Path, root: Path, start: Start, count: int) -> dict[str, int]:
-    where = [root / start.place, start.suffix, str(count), start.how, str(start.depth)]
-    command = [program, *where, "127.0.0.1", PORT]
+    where = [str(root / start.place), start.suffix, str(count), start.how, str(start.depth)]
+    command = [str(program), *where, "127.0.0.1", PORT]
     found: dict[str, int] = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=60).stdout)
     return found
 

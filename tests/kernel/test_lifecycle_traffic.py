@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """No wrong verdict under traffic, whatever happens to the daemon: killed, restarted, reloaded, upgraded, fed nonsense.
 
-Processes in governed cgroups connect and send without pause, to an address that is always allowed and to one that is always
-denied, while everything else about the policies changes. They count what was not as it must be.
+Processes in governed cgroups connect and send all the time, to an address that is always allowed and to one that is
+always denied, while everything else about the policies changes. They count what was not as it must be.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ spec:
 
 
 def filler(source: random.Random) -> str:
-    """Policies that govern the same cgroups before and after the constant one, and never say anything of its addresses."""
+    """Policies on the same cgroups, before and after the constant one, that never say anything of its addresses."""
     rules = "\n".join(
         f"    - {{action: {source.choice(['allow', 'deny', 'pass'])}, to: [10.{n % 256}.{source.randrange(256)}.0/24],"
         f" ports: [{source.randrange(1, 65535)}]}}"
@@ -73,7 +73,7 @@ class Traffic:
 
     def __init__(self, program: Path, cgroup: PrivateCgroup, number: int) -> None:
         ends = (f"127.0.1.{number}", f"127.0.2.{number}", str(20000 + number))
-        command = [program, cgroup.path, *ends, str(errno.EHOSTUNREACH), str(PAUSE_US)]
+        command = [str(program), str(cgroup.path), *ends, str(errno.EHOSTUNREACH), str(PAUSE_US)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def calls(self) -> int:

@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[int, int, int]] = {
     "raw6": (socket.AF_INET6, _RAW, socket.IPPROTO_UDP),
     "unix": (socket.AF_UNIX, _DGRAM, 0),
 }
-_ECHO_REQUEST = {socket.AF_INET: b"\x08\0\0\0\0\0\0\0", socket.AF_INET6: b"\x80\0\0\0\0\0\0\0"}
+_ECHO_REQUEST: dict[int, bytes] = {socket.AF_INET: b"\x08\0\0\0\0\0\0\0", socket.AF_INET6: b"\x80\0\0\0\0\0\0\0"}
 _TCP_FASTOPEN_CONNECT = 30
 _IP_BIND_ADDRESS_NO_PORT = 24
 _IP_FREEBIND = 15

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -12,7 +13,7 @@ from support.judge import Answer, Compiled, Reference
 
 FILES = load_all()
 CALLS = [pytest.param(file, call, id=call.name) for file in FILES for call in file.calls]
-WAYS = {"evaluate": cache(Reference), "image": cache(Compiled)}
+WAYS: dict[str, Callable[[CaseFile], Reference | Compiled]] = {"evaluate": cache(Reference), "image": cache(Compiled)}
 
 
 def check(call: Call, answer: Answer) -> None:
