@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every call of every case file, made for real: real sockets, real cgroups, the real programs.
 
-Each file is put in force once, and its calls made twice: in cgroups that were there before (labelled from user space), and
-in cgroups made after (labelled by the kernel alone).
+Each file is put in force twice: with its cgroups there before (labelled from user space), and with its cgroups made
+after (labelled by the kernel alone).
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random policies and random calls again, with real sockets of processes in real cgroups: fewer, but nothing in between."""
+"""Random policies and random calls with real sockets of processes in real cgroups: fewer, with nothing in between."""
 
 from __future__ import annotations
 
