@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What somebody changes behind the daemon's back is put right, and told."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pybpf import Link, Map
+from support.governed import OPEN, SHUT, Governed, connect, eventually, governed
+from support.sandbox import PrivateCgroup
+
+DENIED = errno.EHOSTUNREACH
+
+
+@pytest.fixture
+def app(tmp_path: Path, private_cgroup: PrivateCgroup, pin_dir: Path, objects: Path) -> Iterator[Governed]:
+    """Running, with a pass five times a second."""
+    with governed(tmp_path, private_cgroup, pin_dir, objects) as found:
+        found.start("--set", "limits.reconcile_interval=200ms")
+        yield found
+
+
+def repaired(app: Governed) -> str:
+    """What the daemon says it repaired; afterwards all is right again."""
+    text = str(app.await_record("drift-repaired")["message"])
+    eventually(lambda: app.daemon.ask("status")["enforcing"], "enforcement")
+    assert (connect(app.app, OPEN), connect(app.app, SHUT)) == (0, DENIED)
+    time.sleep(0.6)
+    assert len(app.records("drift-repaired")) == 1, "repaired once, and then at rest"
+    return text
+
+
+def open_map(app: Governed, name: str) -> Map:
+    return Map.from_pin(app.pin_dir / "maps" / name)
+
+
+def key_of(cgroup: PrivateCgroup) -> bytes:
+    return cgroup.id.to_bytes(8, "little")
+
+
+def test_detached_link_is_attached_again(app: Governed) -> None:
+    with Link.from_pin(app.pin_dir / "links/connect4") as link:
+        link.detach()
+    assert "connect4" in repaired(app)
+
+
+@pytest.mark.parametrize("name", ["connect4", "cgroup_mkdir"])
+def test_deleted_link_pin_is_pinned_again(app: Governed, name: str) -> None:
+    (app.pin_dir / "links" / name).unlink()
+    assert name in repaired(app)
+    assert (app.pin_dir / "links" / name).exists()
+
+
+def test_deleted_pin_is_seen_at_once(
+    tmp_path: Path, private_cgroup: PrivateCgroup, pin_dir: Path, objects: Path
+) -> None:
+    with governed(tmp_path, private_cgroup, pin_dir, objects) as app:
+        app.start("--set", "limits.reconcile_interval=1h")
+        (app.pin_dir / "maps/labels").unlink()
+        assert "labels" in app.await_record("drift-repaired")["message"]
+        assert (app.pin_dir / "maps/labels").exists()
+
+
+def test_whole_pin_directory_is_made_again(app: Governed) -> None:
+    connect(app.app, SHUT)
+    for path in sorted(app.pin_dir.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    app.pin_dir.rmdir()
+    eventually((app.pin_dir / "links/connect4").exists, "the links")
+    eventually(lambda: connect(app.app, SHUT) == DENIED, "enforcement")
+    counts = {row["rule"]: row["enforced"] for row in app.daemon.ask("status")["counters"]}
+    assert counts["rest"] >= 2
+
+
+def test_emptied_labels_are_written_again(app: Governed) -> None:
+    with open_map(app, "labels") as labels:
+        for key in list(labels.keys()):
+            labels.delete(key)
+    assert "labels of" in repaired(app)
+
+
+def test_edited_label_is_written_again(app: Governed) -> None:
+    with open_map(app, "labels") as labels:
+        entry = labels.lookup(key_of(app.tree))
+        assert entry is not None
+        labels.update(key_of(app.app), entry)
+    assert "labels of 1 cgroups" in repaired(app)
+
+
+def test_foreign_label_is_removed(app: Governed) -> None:
+    foreign = (1 << 60).to_bytes(8, "little")
+    with open_map(app, "labels") as labels:
+        labels.update(foreign, bytes(128))
+        assert "1 labels of no cgroup" in repaired(app)
+        assert labels.lookup(foreign) is None
+
+
+def test_damaged_slot_is_written_again(app: Governed) -> None:
+    (app.pin_dir / "slots/1/image").unlink()
+    assert "slot" in repaired(app)
+    assert app.daemon.ask("status")["generation"] == 2
+
+
+def test_emptied_table_of_images_is_filled_again(app: Governed) -> None:
+    with open_map(app, "images") as images:
+        images.delete((1).to_bytes(4, "little"))
+    repaired(app)
+
+
+def test_flipped_slot_is_put_right(app: Governed) -> None:
+    with open_map(app, "control") as control, control.mmap(writable=True) as memory:
+        memory.bytes[0] = 0
+    eventually(lambda: connect(app.app, SHUT) == DENIED, "enforcement")
+    repaired(app)
+
+
+def test_edited_generation_number_is_put_right(app: Governed) -> None:
+    with open_map(app, "control") as control, control.mmap(writable=True) as memory:
+        memory.bytes[8] = 77
+    eventually(lambda: connect(app.app, OPEN) == 0, "enforcement")
+    repaired(app)
+
+
+def test_moved_root_is_put_right(app: Governed) -> None:
+    with open_map(app, "control") as control, control.mmap(writable=True) as memory:
+        memory.bytes[16:24] = (1).to_bytes(8, "little")
+    assert "managed root" in repaired(app)
+
+
+def test_broken_files_do_not_hinder_repair(app: Governed) -> None:
+    app.daemon.write_policy("app.yaml", "kind: [\n")
+    app.await_record("policy-rejected")
+    (app.pin_dir / "slots/1/index").unlink()
+    repaired(app)
+    assert app.daemon.ask("status")["problems"]
+
+
+def test_removed_cgroups_are_no_drift(app: Governed) -> None:
+    for step in range(30):
+        late = app.tree.child(f"late/{step}")
+        assert connect(late, SHUT) == DENIED
+        late.path.rmdir()
+    time.sleep(0.6)
+    assert app.records("drift-repaired") == []
+    with open_map(app, "labels") as labels:
+        assert len(list(labels.keys())) == 3  # the root, /app, /late

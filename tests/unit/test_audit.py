@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Records of the kernel become events with names."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from cgnetd.datapath import abi
+from cgnetd.datapath.compile import compile_image
+from cgnetd.policy.types import Action, Policy, PolicySet, Rule, Section, Subject, Where
+from cgnetd.service.audit import Auditor
+from cgnetd.service.cgroup_paths import CgroupPaths
+from cgnetd.service.events import FlowEvent, Kind, Message
+
+WHERE = Where("/p/web.yaml", 12)
+PATHS = {9: "/system.slice/nginx.service", 10: "/user.slice/user-1.slice/user@1.service/app.slice/a.scope"}
+
+
+@pytest.fixture
+def auditor() -> Auditor:
+    rule = Rule("rest", Section.EGRESS, Action.DENY, WHERE, log=True)
+    policies = PolicySet((Policy("web", Subject(()), Where("/p/web.yaml", 2), egress=(rule,)),))
+    made = Auditor(CgroupPaths(1, PATHS.get))
+    made.learn(compile_image(policies, default_action=Action.ALLOW, generation=7).index)
+    return made
+
+
+def flow(
+    *,
+    generation: int = 7,
+    rule: int = abi.RULE_FIRST,
+    protocol: int = 6,
+    hook: int = abi.HOOK_CONNECT,
+    flags: int = abi.FLOW_DENIED | abi.FLOW_SHADOW_DENIED,
+    cgroup: int = 9,
+    first_ns: int = 500,
+) -> bytes:
+    key = abi.FLOW_KEY.pack(generation, rule, rule, protocol, 443, hook, 4, flags, 1, 0, cgroup, 0, 0x0A000001)
+    value = abi.FLOW_VALUE.pack(3, 3, 0, first_ns, 1500, 9, 9, 0, 0x7F000001, 42, 33, 5000, 0, 0, 0, b"nginx")
+    return abi.FLOW_RECORD.pack(abi.RECORD_FLOW, 0, 3, key, value)
+
+
+def one(auditor: Auditor, data: bytes) -> FlowEvent:
+    (event,) = auditor.records([data])
+    assert isinstance(event, FlowEvent)
+    return event
+
+
+def test_flow_gets_its_names_and_times(auditor: Auditor) -> None:
+    event = one(auditor, flow())
+    assert (event.rule.policy, event.rule.rule, event.rule.file, event.rule.line) == ("web", "rest", "/p/web.yaml", 12)
+    assert (event.cgroup, event.unit, event.user_unit) == ("/system.slice/nginx.service", "nginx.service", "")
+    assert (event.remote_address, event.remote_port) == ("10.0.0.1", 443)
+    assert (event.local_address, event.local_port) == ("127.0.0.1", 5000)
+    assert (event.errno, event.protocol, event.hook, event.comm, event.pid) == ("EPERM", "tcp", "connect", "nginx", 42)
+    assert event.last_ns - event.first_ns == 1000
+    booted_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    assert abs(event.last_ns - 1500 - booted_ns) < 10**9
+
+
+def test_bind_tells_the_wanted_address_as_local(auditor: Auditor) -> None:
+    event = one(auditor, flow(hook=abi.HOOK_BIND))
+    assert (event.local_address, event.local_port, event.remote_address, event.remote_port) == ("10.0.0.1", 443, "", 0)
+
+
+def test_socket_has_no_addresses(auditor: Auditor) -> None:
+    event = one(auditor, flow(hook=abi.HOOK_SOCKET, protocol=136))
+    assert (event.local_address, event.remote_address, event.protocol, event.place) == ("", "", "udplite", "")
+
+
+def test_collected_flow_has_no_destination(auditor: Auditor) -> None:
+    event = one(auditor, flow(flags=abi.FLOW_DENIED | abi.FLOW_COLLECTED))
+    assert (event.remote_address, event.place, event.collected) == ("", "many destinations", True)
+
+
+def test_missing_first_time_is_the_last_one(auditor: Auditor) -> None:
+    event = one(auditor, flow(first_ns=0))
+    assert event.first_ns == event.last_ns
+
+
+@pytest.mark.parametrize(("number", "name"), [(262, "tcp"), (58, "icmp"), (255, "raw"), (77, "77")])
+def test_protocol_has_a_name_or_its_number(auditor: Auditor, number: int, name: str) -> None:
+    assert one(auditor, flow(protocol=number)).protocol == name
+
+
+def test_unknown_generation_still_makes_an_event(auditor: Auditor) -> None:
+    assert one(auditor, flow(generation=3, rule=5)).rule.rule == "rule 5 of generation 3"
+    assert one(auditor, flow(rule=5000)).rule.rule == "rule 5000 of generation 7"
+
+
+def test_unit_of_a_user_manager_and_of_a_cgroup_that_came_and_went(auditor: Auditor) -> None:
+    event = one(auditor, flow(cgroup=10))
+    assert (event.unit, event.user_unit) == ("user@1.service", "a.scope")
+    came = abi.CGROUP_RECORD.pack(abi.RECORD_CGROUP, 0, 77, 9, b"worker")
+    (event_of_child,) = auditor.records([came, flow(cgroup=77)])
+    assert isinstance(event_of_child, FlowEvent)
+    assert event_of_child.cgroup == "/system.slice/nginx.service/worker"
+    assert one(auditor, flow(cgroup=78)).cgroup == ""
+
+
+def test_cgroup_that_could_not_be_labelled_is_told(auditor: Auditor) -> None:
+    (message,) = auditor.records([abi.CGROUP_RECORD.pack(abi.RECORD_CGROUP, -7, 77, 9, b"worker")])
+    assert isinstance(message, Message)
+    assert (message.kind, message.fields["errno"]) == (Kind.LABEL_FAILED, "E2BIG")
+    assert "/system.slice/nginx.service/worker" in message.text
+
+
+def test_garbage_is_counted(auditor: Auditor) -> None:
+    assert auditor.records([b"", b"\xff" * 200]) == []
+    assert auditor.undecodable == 2
+
+
+def test_rules_of_long_gone_generations_are_forgotten(auditor: Auditor) -> None:
+    for generation in range(8, 20):
+        index = compile_image(PolicySet(), default_action=Action.ALLOW, generation=generation).index
+        auditor.learn(index)
+    assert one(auditor, flow()).rule.rule == f"rule {abi.RULE_FIRST} of generation 7"
