@@ -11,6 +11,7 @@ from pybpf.map import Map
 from pybpf.mapping import Mapping
 from pybpf.object import Object, ObjectMap, ObjectProgram
 from pybpf.program import Program, TestRun, instruction
+from pybpf.query import cgroup_programs
 from pybpf.ringbuf import RingBuffer
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "RingBuffer",
     "TestRun",
     "Update",
+    "cgroup_programs",
     "instruction",
     "obj_get",
     "pinned_kind",

@@ -45,6 +45,7 @@ _PROTOTYPES: dict[str, tuple[str, Any, tuple[Any, ...]]] = {
     "bpf_btf_load": (_CODE, c_int, (c_void_p, c_size_t, c_void_p)),
     "bpf_prog_load": (_CODE, c_int, (c_int, c_char_p, c_char_p, c_void_p, c_size_t, c_void_p)),
     "bpf_prog_test_run_opts": (_CODE, c_int, (c_int, c_void_p)),
+    "bpf_prog_query": (_CODE, c_int, (c_int, c_int, c_uint32, c_void_p, c_void_p, c_void_p)),
     "bpf_link_create": (_CODE, c_int, (c_int, c_int, c_int, c_void_p)),
     "bpf_link_update": (_CODE, c_int, (c_int, c_int, c_void_p)),
     "bpf_link_detach": (_CODE, c_int, (c_int,)),

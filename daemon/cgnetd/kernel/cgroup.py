@@ -17,7 +17,9 @@ from typing import NamedTuple, Self
 from cgnetd.errors import KernelError, PrivilegeError
 from cgnetd.kernel.bpffs import CGROUP2_MAGIC, filesystem_magic
 from cgnetd.kernel.cgroup_level import mount_level
+from cgnetd.kernel.failure import kernel_error
 from cgnetd.kernel.mounts import Mount, cgroup2_mounts
+from pybpf import AttachType, BpfError, cgroup_programs
 
 _FILEID_KERNFS = 0xFE
 _LEAF_LINKS = 2  # st_nlink of a cgroup directory is 2 + number of its children
@@ -102,6 +104,17 @@ class CgroupRoot:
                 yield Cgroup(cgroup_id, parent_id, name, child_path)
                 if not leaf:
                     pending.append((f"{directory}/{name}", child_path, cgroup_id))
+
+    def settle(self) -> None:
+        """Return once every mkdir that is under way has come to its end. KernelError.
+
+        A new directory becomes visible some time after its tracepoint has run, both under the kernel's cgroup_mutex; a
+        query of the programs on the root takes that mutex too.
+        """
+        try:
+            cgroup_programs(self.fd, AttachType.CGROUP_INET_SOCK_CREATE)
+        except BpfError as error:
+            raise kernel_error(f"query programs on {self.path}", error) from error
 
     def path_of(self, cgroup_id: int) -> str | None:
         """Path of a cgroup relative to the root; None if gone or not below it. Needs CAP_DAC_READ_SEARCH."""

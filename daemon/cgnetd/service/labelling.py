@@ -81,8 +81,8 @@ class Labelling:
         """Label every cgroup in every slot in use; returns how many there are.
 
         A child made after its parent was labelled is labelled by the kernel, one made before is found by the next walk:
-        so walk until a walk finds nothing new. Raises KernelError if the tree never comes to rest, or labels cannot be
-        written.
+        so walk until a walk finds nothing new, none being made meanwhile with the parent's label of before. Raises
+        KernelError if the tree never comes to rest, or labels cannot be written.
         """
         self.tree = {}
         for _ in range(_WALKS):
@@ -90,6 +90,7 @@ class Labelling:
             if not fresh:
                 return len(self.tree)
             self._write({cgroup_id: self._entry(cgroup_id) for cgroup_id in fresh})
+            self._root.settle()
         raise KernelError(
             f"label cgroups below {self._root.path}: new ones keep coming faster than they can be labelled"
         )
