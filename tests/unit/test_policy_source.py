@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import time
 from pathlib import Path
 
@@ -61,11 +62,22 @@ def test_unchanged_files_are_not_parsed_again(source: PolicySource, directory: P
     assert source.look() is first
     os.utime(directory / "a.yaml")  # touched, not changed
     assert source.look() is first
-    again = source.look(force=True)
-    assert again is not first
-    assert again.image is not None
+    assert source.look(force=True) is first
+
+
+def test_forced_look_asks_again_who_a_user_is(
+    source: PolicySource, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = POLICY.format(name="a", to="10.0.0.0/8")
+    write(directory / "a.yaml", text.replace("subject: {", "subject: {users: [daemon], "))
+    first = source.look()
     assert first.image is not None
-    assert again.image.digest == first.image.digest
+    record = pwd.getpwnam("daemon")
+    monkeypatch.setattr(pwd, "getpwnam", lambda _name: pwd.struct_passwd((*record[:2], 61234, *record[3:])))
+    assert source.look() is first
+    again = source.look(force=True)
+    assert again.image is not None
+    assert again.image.digest != first.image.digest
 
 
 def test_change_of_the_same_size_and_time_is_seen(source: PolicySource, directory: Path) -> None:

@@ -66,10 +66,14 @@ class PolicySource:
         self._limit_cells = limit_cells
         self._cache = BlobCache()
         self._inputs = _Inputs()
+        self._users: dict[str, int | None] = {}
         self.asked = Asked()
 
     def look(self, *, force: bool = False) -> Asked:
-        """What is asked for now. `force`: read and parse even if no file seems to have changed. Never raises."""
+        """What is asked for now. `force`: read even if no file seems to have changed, and look users up again.
+
+        What was read is parsed only if it differs from what was parsed last. Never raises.
+        """
         if not force and not self.asked.writing and self._inputs.stamps and self._inputs.hold(self._paths()):
             return self.asked
         read_ns = time.time_ns()
@@ -78,7 +82,8 @@ class PolicySource:
         for path in self.asked.set_files:
             sets.preload(path)
         digest = _digest(reading, sets)
-        if force or digest != self._inputs.digest or self.asked.writing:
+        moved = force and any(_uid(name) != uid for name, uid in self._users.items())
+        if moved or digest != self._inputs.digest or self.asked.writing:
             self.asked = self._load(reading, sets)
         self._inputs = _Inputs(self._stamps(reading, sets), read_ns, _digest(reading, sets))
         return self.asked
@@ -120,11 +125,18 @@ class PolicySource:
         )
 
     def _parse(self, reading: Reading, sets: _SetFiles) -> ParseResult:
+        self._users.clear()
         return parse(
             [Source(content.path, content.data) for content in reading.files],
             read_set=sets.read,
-            find_user=lambda name: pwd.getpwnam(name).pw_uid,
+            find_user=self._find_user,
         )
+
+    def _find_user(self, name: str) -> int:
+        uid = self._users[name] = _uid(name)
+        if uid is None:
+            raise KeyError(name)
+        return uid
 
     def _compile(self, policy_set: PolicySet) -> Image:
         # The number is given when the image is put into a slot; the digest does not depend on it.
@@ -135,6 +147,13 @@ class PolicySource:
             cache=self._cache,
             limit_cells=self._limit_cells,
         )
+
+
+def _uid(name: str) -> int | None:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
 
 
 class _SetFiles:
