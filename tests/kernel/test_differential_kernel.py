@@ -16,13 +16,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cgnetd.datapath import abi
 from cgnetd.datapath.compile import Image, compile_image
 from cgnetd.datapath.interpret import ImageReader
 from cgnetd.datapath.label import Label, child_label, pack_entry, pack_label, root_label, unpack_entry, unpack_label
 from cgnetd.kernel import features
 from cgnetd.policy.evaluate import judge
 from cgnetd.policy.select import select
-from cgnetd.policy.types import Action, Decision, PolicySet
+from cgnetd.policy.types import Action, Decision, Pattern, PatternKind, Policy, PolicySet, Subject, Where
 from support import sandbox
 from support.enforce import Enforcement
 from support.judge import components, ref_name, rule_name
@@ -145,6 +146,29 @@ def test_kernel_labels_new_cgroups_for_both_generations(
         for path in reversed(made):
             (enforcement.root.path / path.lstrip("/")).rmdir()
     assert not set(ids) & set(enforcement.store.labels())
+
+
+@pytest.mark.parametrize("excluding", [0, 3, 30])
+@pytest.mark.parametrize("matching", [1, 25, 26, 27, 40])
+def test_kernel_labels_like_the_image_at_the_limit_of_policies(
+    enforcement: Enforcement, matching: int, excluding: int
+) -> None:
+    """A label holds so many policies, excluded ones counted; one more, and everything is denied below."""
+    everywhere, here = Pattern(PatternKind.PATH, "/**"), Pattern(PatternKind.PATH, "/limit")
+    policies = [Policy(f"m{n}", Subject((everywhere,)), Where("limit.yaml", 1)) for n in range(matching)]
+    policies += [Policy(f"x{n}", Subject((everywhere,), (here,)), Where("limit.yaml", 1)) for n in range(excluding)]
+    image = compiled(PolicySet(tuple(sorted(policies, key=lambda policy: policy.order))), Action.ALLOW)
+    enforcement.load(image, hooks=())
+    made = make_tree(enforcement.root.path, [("limit", "below"), ("other",)])
+    try:
+        found = {path: enforcement.label_of(path) for path in made}
+        assert found == {path: label_at(ImageReader(image.cells), components(path)) for path in made}
+        limit = found["/limit"]
+        assert limit is not None
+        assert limit.overflow == (matching + excluding > abi.CHAIN_MAX)
+    finally:
+        for path in reversed(made):
+            (enforcement.root.path / path.lstrip("/")).rmdir()
 
 
 def make_tree(root: Path, paths: list[tuple[str, ...]]) -> list[str]:
