@@ -69,8 +69,9 @@ def measure_reload(scratch: Path, objects: Path) -> dict[str, Any]:
     with running(scratch, objects, "reload", rules_text(0)) as daemon:
         for seed in range(1, RELOADS + 1):
             daemon.write_policy("many.yaml", rules_text(seed))
-            commands.append(_timed_reload(daemon))
-            passes.append(daemon.ask("status")["last_reconcile"]["duration_ms"])
+            commands.append(_command_ms(daemon))
+            daemon.write_policy("many.yaml", rules_text(1000 + seed))
+            passes.append(_pass_ms(daemon))
         rss = rss_mib(daemon)
     policy, prefixes = set_text()
     return {
@@ -83,11 +84,19 @@ def measure_reload(scratch: Path, objects: Path) -> dict[str, Any]:
     }
 
 
-def _timed_reload(daemon: RealDaemon) -> float:
+def _command_ms(daemon: RealDaemon) -> float:
+    """Of `cgnetctl reload`, from start to return. The daemon may have seen the files change before it is asked."""
     began = time.monotonic()
     command = [sys.executable, "-c", _CTL, "--control-socket", str(daemon.control_path), "reload"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return (time.monotonic() - began) * 1e3
+
+
+def _pass_ms(daemon: RealDaemon) -> float:
+    """Of the daemon's one pass that puts the changed files in force."""
+    answer = daemon.ask("reload")
+    assert answer["changed"], "another pass came before it"
+    return float(answer["duration_ms"])
 
 
 def _parts(policy: str, set_file: bytes) -> dict[str, float]:

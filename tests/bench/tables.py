@@ -26,8 +26,9 @@ def _reload(result: Mapping[str, Any]) -> Iterator[str]:
     parts, prefixes = result["parts"], result["prefixes"]
     load = result["pass_ms"] - parts["parse_ms"] - parts["compile_ms"]
     yield f"reload of {result['rules']} rules: {result['command_ms']:.0f} ms from start to return of the command"
-    yield f"  the daemon's pass {result['pass_ms']:.0f} ms: parse {parts['parse_ms']:.0f}, compile"
-    yield f"  {parts['compile_ms']:.0f}, write, label, swap {load:.0f}; resident memory then {result['rss_mib']} MiB"
+    yield f"  the daemon's pass: {result['pass_ms']:.0f} ms, of that"
+    yield f"  parse {parts['parse_ms']:.0f}, compile {parts['compile_ms']:.0f}, write and label and swap {load:.0f}"
+    yield f"  resident memory then: {result['rss_mib']} MiB"
     yield (
         f"{prefixes['count']} prefixes in a set file: parse {prefixes['parse_ms']:.0f} ms, "
         f"compile {prefixes['compile_ms']:.0f} ms"
