@@ -20,7 +20,7 @@ from cgnetd.service.clock import boottime_offset_ns
 from cgnetd.service.events import FlowEvent, Kind, Message, Record, RuleName
 from cgnetd.service.units import units_of
 
-_GENERATIONS = 8  # whose rule names are kept: records of an old one come late
+_GENERATIONS = 3  # whose rule names are kept: records of an old one come late
 
 _HOOKS = {
     abi.HOOK_CONNECT: "connect",

@@ -12,7 +12,9 @@ from cgnetd.kernel.flush import Flushed
 from cgnetd.service.audit import Auditor
 from cgnetd.service.cgroup_paths import CgroupPaths
 from cgnetd.service.events import Kind
+from cgnetd.service.memory import shrink
 from cgnetd.service.notify import Notifier
+from cgnetd.service.policy_source import Asked
 from cgnetd.service.pump import Pump
 from cgnetd.service.reconcile import Reconciler
 from cgnetd.service.report import Announcer, PassReport, message
@@ -21,6 +23,7 @@ from cgnetd.service.watch import Watch
 
 _RETRY_FIRST_S = 1.0
 _RETRY_LONGEST_S = 60.0
+_PASSES_TO_FINISH = 3
 
 
 class Daemon:
@@ -35,6 +38,7 @@ class Daemon:
         self._auditor = Auditor(CgroupPaths(root.id, root.path_of))
         self._pump: Pump | None = None
         self._retry_s = 0.0
+        self._shrunk_after: Asked | None = None
         self._enforcing: bool | None = None
 
     def look(self, *, force: bool = False) -> PassReport:
@@ -46,6 +50,7 @@ class Daemon:
         finally:
             if force:
                 self.notifier.ready(self.summary())
+        self._shrink()
         self._announce(report)
         self._follow_session()
         failed = report.error is not None
@@ -53,8 +58,23 @@ class Daemon:
         self.notifier.alive()
         return report
 
+    def _shrink(self) -> None:
+        """Give back what reading other files took, when nobody waits for it."""
+        if self._shrunk_after is not self.reconciler.asked and not self.reconciler.unfinished:
+            self._shrunk_after = self.reconciler.asked
+            shrink()
+
+    def finish(self) -> None:
+        """Make the passes that an unfinished one left to be made."""
+        for _ in range(_PASSES_TO_FINISH):
+            if not self.reconciler.unfinished or self.reconciler.last.error is not None:
+                return
+            self.look()
+
     def next_look_s(self, interval_s: float) -> float:
         """When to look again: regularly, later and later while the kernel refuses, soon for a file being written."""
+        if self.reconciler.unfinished and not self._retry_s:
+            return 0.0
         if self.reconciler.last.writing:
             return min(_RETRY_FIRST_S, interval_s)
         return self._retry_s or interval_s

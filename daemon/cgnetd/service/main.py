@@ -7,8 +7,6 @@ Must not know the command line.
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import gc
 import os
 import sys
 from collections.abc import Callable
@@ -57,6 +55,7 @@ def run(settings: Settings, *, once: bool = False, dry_run: bool = False, say: C
         if report.error is not None and (once or daemon.reconciler.running is None):
             raise report.error
         if listener is None:
+            daemon.finish()
             if report.problems:
                 raise PolicyError(report.problems)
             return 0
@@ -72,15 +71,5 @@ async def _serve(settings: Settings, daemon: Daemon, listener: Listener, log: Ev
     server = ControlServer(verbs.handle)
     counts["followers_dropped"] = lambda: server.dropped_followers
     log.publish([message(Kind.STARTED, f"cgnetd {cgnetd_version()} runs", version=cgnetd_version(), pid=os.getpid())])
-    _shrink()
     await loop.run(listener, server)
     log.publish([message(Kind.STOPPED, "cgnetd stops, what is in force stays in force")])
-
-
-def _shrink() -> None:
-    """What lives now lives long: keep the collector from walking it, and give freed pages back."""
-    gc.collect()
-    gc.freeze()
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)

@@ -14,13 +14,14 @@ from pathlib import Path
 from cgnetd.datapath import abi
 from cgnetd.datapath.label import Label, child_label, root_label
 from cgnetd.datapath.state import DesiredState, SlotState, diff, hooks_in_force
-from cgnetd.datapath.steps import Control, Plan
+from cgnetd.datapath.steps import Activate, Control, Plan
 from cgnetd.errors import CgnetdError, Problem
 from cgnetd.kernel.flush import Flushed, flush
 from cgnetd.service.apply import Application
 from cgnetd.service.degraded import degradations
 from cgnetd.service.generation import Generation, next_number, of_image, renumbered
 from cgnetd.service.labelling import Differences
+from cgnetd.service.memory import collector_at_rest
 from cgnetd.service.observe import Seen, observe, observe_slots
 from cgnetd.service.policy_source import Asked, PolicySource
 from cgnetd.service.report import PassReport
@@ -54,7 +55,9 @@ class Reconciler:
         self.loaded_ns = 0  # since 1970, when the generation in force was put there or adopted
         self.hooks: dict[str, str] = {}
         self.last = PassReport()
+        self.last_load: PassReport | None = None  # the last pass that put a generation in force
         self.flushed = False
+        self.unfinished = False
         self._surroundings = surroundings
         self._slots: list[Generation | None] = [None] * abi.SLOTS
         self._last_number = 0
@@ -68,8 +71,13 @@ class Reconciler:
     def look(self, *, force: bool = False) -> PassReport:
         """One pass. `force`: read files even if they seem unchanged, compare everything, and end a flushed state.
 
-        Never raises a CgnetdError: what went wrong is in the report, and what was in force is in force still.
+        Never raises a CgnetdError: what went wrong is in the report, and what was in force is in force still. A pass
+        that puts a generation in force ends there and is `unfinished`: the next one takes away what the old one needed.
         """
+        with collector_at_rest():
+            return self._look(force=force)
+
+    def _look(self, *, force: bool) -> PassReport:
         time_ns, began_ns = time.time_ns(), time.monotonic_ns()
         asked = self._judged(self.source.look(force=force))
         self.flushed = self.flushed and not force
@@ -84,6 +92,8 @@ class Reconciler:
             report = self._converge(report, asked, force=force)
         policies = len(self.running.index.policies) if self.running else 0
         self.last = replace(report, duration_ns=time.monotonic_ns() - began_ns, policies=policies)
+        if report.loaded:
+            self.last_load = self.last
         return self.last
 
     def flush(self) -> Flushed:
@@ -194,8 +204,10 @@ class Reconciler:
         if self.running is not None and seen.running is not self.running:
             done.repaired.append("what was in force was not what had been put there")
         plan = diff(desired, seen.state) if desired is not None else Plan()
+        first = _until_in_force(plan)
+        self.unfinished = len(first.steps) < len(plan.steps)
         try:
-            done.run(plan)
+            done.run(first)
         finally:
             self._remember(session, seen, done, changed=bool(plan))
         return done
@@ -263,3 +275,11 @@ class Reconciler:
         if changed:
             hooks = {name: found.state.value for name, found in session.links.observe(needed).items()}
         self.hooks = {name: hooks.get(name, "missing pin") for name in needed}
+
+
+def _until_in_force(plan: Plan) -> Plan:
+    """The steps up to the one that puts a generation in force, which nobody should wait longer for than needed."""
+    for number, step in enumerate(plan.steps, 1):
+        if isinstance(step, Activate):
+            return Plan(plan.steps[:number])
+    return plan

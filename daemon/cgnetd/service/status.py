@@ -45,6 +45,7 @@ def status(reconciler: Reconciler, service: Mapping[str, int]) -> dict[str, Any]
         "counters": _counters(index, totals),
         "stats": {**dict(zip(STATS, reconciler.stats(), strict=True)), **service},
         "last_reconcile": last.to_json(),
+        "last_load": reconciler.last_load.to_json() if reconciler.last_load else {},
         "problems": [problem_data(problem) for problem in last.problems],
         "warnings": [problem_data(warning) for warning in (*last.degraded, *last.warnings)],
         "missing_features": [f"{name}: {COSTS[name]}" for name in reconciler.features.missing()],

@@ -64,6 +64,8 @@ class Verbs:
         return Answer({"version": cgnetd_version(), "pid": os.getpid()})
 
     async def _status(self, _args: Mapping[str, Any]) -> Answer:
+        if self._reconciler.unfinished:  # counters of the generation before are still to be carried over
+            self._actions.look(force=False)
         service = {name: count() for name, count in self._counts.items()}
         return Answer(status(self._reconciler, service))
 
