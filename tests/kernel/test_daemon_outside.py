@@ -69,7 +69,7 @@ def test_service_manager_is_told_of_every_phase(words: list[str], app: Governed,
         notified.bind(path)
         argv = [sys.executable, "-c", MAIN, *words]
         with subprocess.Popen(argv, env=os.environ | environment, stdout=subprocess.DEVNULL) as daemon:
-            assert "STATUS=enforcing generation 1, 1 policies" in heard(notified, "READY=1")
+            assert "STATUS=enforcing generation 1, 1 policy" in heard(notified, "READY=1")
             for _ in range(3):
                 heard(notified, "WATCHDOG=1")
             daemon.send_signal(signal.SIGHUP)

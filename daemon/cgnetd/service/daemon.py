@@ -6,8 +6,10 @@ Must not know what wakes it.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
+from cgnetd.errors import CgnetdError
 from cgnetd.kernel.flush import Flushed
 from cgnetd.service.audit import Auditor
 from cgnetd.service.cgroup_paths import CgroupPaths
@@ -17,7 +19,7 @@ from cgnetd.service.notify import Notifier
 from cgnetd.service.policy_source import Asked
 from cgnetd.service.pump import Pump
 from cgnetd.service.reconcile import Reconciler
-from cgnetd.service.report import Announcer, PassReport, message
+from cgnetd.service.report import Announcer, PassReport, counted, message
 from cgnetd.service.sinks import EventLog
 from cgnetd.service.watch import Watch
 
@@ -111,14 +113,17 @@ class Daemon:
     def read_events(self) -> None:
         """Publish what the kernel reports."""
         if self._pump is not None:
-            self._pump.read()
+            with self._failing_pump():
+                self._pump.read()
 
     def sweep(self) -> bool:
         """Publish what no event told. Whether another sweep is needed, a window later."""
         if self._pump is None:
             return False
-        self._pump.check_losses()
-        return self._pump.sweep()
+        with self._failing_pump():
+            self._pump.check_losses()
+            return self._pump.sweep()
+        return False
 
     def flush_sink(self) -> None:
         self.log.flush()
@@ -130,7 +135,7 @@ class Daemon:
         if reasons:
             return f"not enforcing: {reasons[0]}"
         policies = len(running.index.policies) if running else 0
-        return f"enforcing generation {running.number if running else 0}, {policies} policies"
+        return f"enforcing generation {running.number if running else 0}, {counted(policies, 'policy', 'policies')}"
 
     def close(self) -> None:
         with ExitStack() as stack:
@@ -148,10 +153,22 @@ class Daemon:
         self.log.publish(records)
         self.log.flush()
 
+    @contextmanager
+    def _failing_pump(self) -> Iterator[None]:
+        """Events that cannot be read must not end the daemon: the next pass begins to read anew."""
+        try:
+            yield
+        except (CgnetdError, OSError) as error:
+            text = f"events cannot be read, tried again after the next pass: {error}"
+            self.log.publish([message(Kind.EVENTS_LOST, text, error=str(error))])
+            if self._pump is not None:
+                self._pump.close()
+                self._pump = None
+
     def _drop_pump(self) -> None:
         """Take the last events and let the ring go."""
+        self.read_events()
         if self._pump is not None:
-            self._pump.read()
             self._pump.close()
             self._pump = None
 

@@ -18,13 +18,13 @@ from cgnetd.errors import PolicyError
 from cgnetd.kernel.attach import Attachments
 from cgnetd.kernel.cgroup import CgroupRoot
 from cgnetd.kernel.pins import check_meta
-from cgnetd.kernel.programs import OBJECT_DIR, Programs
+from cgnetd.kernel.programs import Programs
 from cgnetd.kernel.store import Store
 from cgnetd.service.degraded import degradations
 from cgnetd.service.labelling import Differences, Labelling
 from cgnetd.service.observe import observe, observe_slots
 from cgnetd.service.policy_source import PolicySource
-from cgnetd.service.session import Surroundings
+from cgnetd.service.session import Surroundings, object_dir
 from cgnetd.service.settings import Settings
 
 
@@ -62,9 +62,9 @@ def _observed(settings: Settings, surroundings: Surroundings, image: Image) -> O
         return ObservedState(Control(0, 0, 0), 0, (SlotState(),) * abi.SLOTS, {})
     with (
         Store.open(pin_dir, surroundings.root, create=False) as store,
-        Programs(store, surroundings.features, OBJECT_DIR) as programs,
+        Programs(store, surroundings.features, object_dir()) as programs,
+        Attachments(store, surroundings.root, programs) as links,
     ):
-        links = Attachments(store, surroundings.root, programs)
         slots = observe_slots(store, ())
         active = store.control().active % abi.SLOTS
         running = slots[active][1]

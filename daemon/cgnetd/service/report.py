@@ -82,7 +82,7 @@ class Announcer:
         warnings = [problem_data(p) for p in report.warnings]
         yield message(
             Kind.POLICY_LOADED,
-            f"generation {number} {how}: {_count(report.policies, 'policy', 'policies')}",
+            f"generation {number} {how}: {counted(report.policies, 'policy', 'policies')}",
             generation=number,
             adopted=not report.loaded,
             policies=report.policies,
@@ -110,5 +110,6 @@ def _few(texts: tuple[str, ...]) -> tuple[str, ...]:
     return (*shown, f"and {rest} more") if rest else shown
 
 
-def _count(number: int, one: str, many: str) -> str:
+def counted(number: int, one: str, many: str) -> str:
+    """ "1 policy", "2 policies"."""
     return f"{number} {one if number == 1 else many}"

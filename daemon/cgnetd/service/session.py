@@ -27,6 +27,11 @@ from cgnetd.service.settings import Settings
 OBJECT_DIR_VARIABLE = "CGNETD_OBJECT_DIR"  # programs from elsewhere, for those who develop them
 
 
+def object_dir() -> Path:
+    """Where the programs are."""
+    return Path(os.environ.get(OBJECT_DIR_VARIABLE) or OBJECT_DIR)
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """The kernel and the tree as they are, whatever is pinned."""
@@ -57,8 +62,7 @@ class Session:
             self._lock()
             capacity = Capacity(settings.limits.cgroups, settings.limits.flows)
             self.store = undo.enter_context(Store.open(self.pin_dir, self.root, create=True, capacity=capacity))
-            object_dir = Path(os.environ.get(OBJECT_DIR_VARIABLE) or OBJECT_DIR)
-            programs = undo.enter_context(Programs(self.store, surroundings.features, object_dir))
+            programs = undo.enter_context(Programs(self.store, surroundings.features, object_dir()))
             self.links = undo.enter_context(Attachments(self.store, self.root, programs))
             self.labels = Labelling(self.root, self.store)
             self._stack = undo.pop_all()
