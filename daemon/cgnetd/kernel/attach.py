@@ -165,7 +165,8 @@ class Attachments:
 
     def detach(self, names: Iterable[str]) -> tuple[str, ...]:
         """Detach these hooks, last attached first; absent ones are fine. Returns the names that were there."""
-        wanted = [name for name in reversed(HOOKS) if name in frozenset(names)]
+        asked = frozenset(names)
+        wanted = [name for name in reversed(HOOKS) if name in asked]
         gone = tuple(name for name in wanted if remove_link(self._directory / name))
         for name in wanted:
             self._let_go(name)
