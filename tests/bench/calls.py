@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a verdict adds to a socket call: no program anywhere on the host, an ungoverned cgroup, 1 rule, 1,000 rules.
+"""What a verdict adds to a socket call: an ungoverned cgroup, 1 rule and 1,000 rules, against two baselines.
 
-One process a setting, all pinned to one CPU, take turns; a ratio compares two turns of the same round. Must not know
-how results are shown.
+"none" is a host without any program, "empty" one with a program that does nothing: what the kernel takes for calling it
+is the floor for every policy. One process a setting, all pinned to one CPU, take turns; a ratio compares two turns of
+the same round. Must not know how results are shown.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ import ctypes
 import os
 import statistics
 import subprocess
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from bench.floor import EmptyPrograms
 from cgnetd.datapath.compile import compile_image
 from cgnetd.kernel.hooks import HOOKS
 from cgnetd.policy.load import Source, parse
@@ -24,8 +27,8 @@ from pybpf import BpfError, Program, ProgType
 from support import native, sandbox
 from support.enforce import Enforcement
 
-BASELINE = "none"
-SETTINGS = (BASELINE, "ungoverned", "1 rule", "1000 rules")
+NONE, EMPTY = "none", "empty"
+CGROUPS = {NONE: "none", EMPTY: "empty", "ungoverned": "free", "1 rule": "one", "1000 rules": "many"}  # by setting
 OPERATIONS = {"sendto": 20_000, "sendto-drained": 20_000, "connect": 20_000, "tcp": 1_000}  # name -> calls a turn
 FIRST_PORT = 21_000
 _HEAD = "apiVersion: cgnetd/v1\nkind: Policy\nmetadata: {{name: {name}}}\nspec:\n  subject: {{cgroups: [/{name}]}}\n"
@@ -65,7 +68,7 @@ def policies() -> bytes:
 
 
 def measure(scratch: Path, objects: Path, rounds: int) -> dict[str, Any]:
-    """By operation and setting: nanoseconds a call (median), the paired ratio to the baseline and its quartiles."""
+    """By operation and setting: nanoseconds a call (median), and the paired ratios to both baselines."""
     foreign = foreign_programs()
     result = parse([Source("bench.yaml", policies())], read_set=lambda _: b"", find_user=lambda _: 0)
     assert result.policy_set, result.problems
@@ -74,41 +77,54 @@ def measure(scratch: Path, objects: Path, rounds: int) -> dict[str, Any]:
     with ExitStack() as stack:
         cgroup = stack.enter_context(sandbox.cgroup())
         pins = stack.enter_context(sandbox.bpffs_mount())
-        places = [cgroup.child(name).path for name in ("none", "free", "one", "many")]
         enforcement = stack.enter_context(Enforcement(cgroup.path, pins / "cgnetd", objects))
+        empty = stack.enter_context(EmptyPrograms(cgroup.path))
+        workers = {
+            setting: stack.enter_context(Worker(program, cgroup.child(name).path, FIRST_PORT + number))
+            for number, (setting, name) in enumerate(CGROUPS.items())
+        }
         enforcement.load(image)
-        workers = [stack.enter_context(Worker(program, path, FIRST_PORT + n)) for n, path in enumerate(places)]
-        turns = [_round(enforcement, workers) for _ in range(rounds)]
+        turns = [_round(enforcement, empty, workers) for _ in range(rounds)]
     operations = {name: _summary([turn[name] for turn in turns]) for name in OPERATIONS}
     return {"rounds": rounds, "foreign_programs": foreign, "operations": operations}
 
 
-def _round(enforcement: Enforcement, workers: list[Worker]) -> dict[str, dict[str, float]]:
+def _round(enforcement: Enforcement, empty: EmptyPrograms, workers: dict[str, Worker]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {name: {} for name in OPERATIONS}
-    for setting, worker in zip(SETTINGS, workers, strict=True):
-        if setting == BASELINE:
-            enforcement.links.detach(HOOKS)
-        else:
-            enforcement.links.attach(HOOKS)
-        for name, count in OPERATIONS.items():
-            worker.turn(name, count // 10)
-            found[name][setting] = worker.turn(name, count)
+    for setting, worker in workers.items():
+        with _attached(setting, enforcement, empty):
+            for name, count in OPERATIONS.items():
+                worker.turn(name, count // 10)
+                found[name][setting] = worker.turn(name, count)
     return found
 
 
-def _summary(turns: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    return {setting: _against_baseline(turns, setting) for setting in SETTINGS}
+@contextmanager
+def _attached(setting: str, enforcement: Enforcement, empty: EmptyPrograms) -> Iterator[None]:
+    if setting in (NONE, EMPTY):
+        enforcement.links.detach(HOOKS)
+    else:
+        enforcement.links.attach(HOOKS)
+    with empty.attached() if setting == EMPTY else nullcontext():
+        yield
 
 
-def _against_baseline(turns: list[dict[str, float]], setting: str) -> dict[str, float]:
-    ratios = [turn[setting] / turn[BASELINE] for turn in turns]
-    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+def _summary(turns: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
     return {
-        "ns": round(statistics.median(turn[setting] for turn in turns), 1),
-        "ratio": round(middle, 3),
-        "ratio_low": round(low, 3),
-        "ratio_high": round(high, 3),
+        setting: {
+            "ns": round(statistics.median(turn[setting] for turn in turns), 1),
+            "to_none": _ratio(turns, setting, NONE),
+            "to_empty": _ratio(turns, setting, EMPTY),
+        }
+        for setting in CGROUPS
     }
+
+
+def _ratio(turns: list[dict[str, float]], setting: str, baseline: str) -> dict[str, float]:
+    """Median and quartiles."""
+    ratios = [turn[setting] / turn[baseline] for turn in turns]
+    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    return {"ratio": round(middle, 3), "low": round(low, 3), "high": round(high, 3)}
 
 
 def foreign_programs() -> int:

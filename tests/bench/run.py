@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prints what enforcement costs, as a table or with --json. Needs root; takes about a minute and a half.
+"""Prints what enforcement costs, as a table or with --json. Needs root; takes about two minutes.
 
 The cost of calls is measured against a baseline in the same run, in turns, because machines drift.
 """
@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -33,7 +35,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="cgnetd-bench-") as directory:
         scratch = Path(directory)
         objects = build_objects(scratch)
-        found: dict[str, object] = {}
+        found: dict[str, object] = {"machine": machine()}
         if args.only in (None, "calls"):
             found["calls"] = calls.measure(scratch, objects, args.rounds)
         if args.only in (None, "reload"):
@@ -42,6 +44,18 @@ def main() -> int:
             found["idle"] = daemon.measure_idle(scratch, objects, args.idle)
     print(json.dumps(found, indent=2) if args.json else tables.text(found))
     return 0
+
+
+def machine() -> dict[str, object]:
+    """What the numbers hold for."""
+    models = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M)
+    return {
+        "kernel": platform.release(),
+        "architecture": platform.machine(),
+        "cpus": len(os.sched_getaffinity(0)),
+        "cpu": models[0] if models else "unknown",
+        "python": platform.python_version(),
+    }
 
 
 def build_objects(scratch: Path) -> Path:

@@ -6,20 +6,32 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from bench.goals import goals
+
 
 def text(found: Mapping[str, Any]) -> str:
-    parts = {"calls": _calls, "reload": _reload, "idle": _idle}
-    return "\n\n".join("\n".join(parts[name](result)) for name, result in found.items())
+    parts = {"machine": _machine, "calls": _calls, "reload": _reload, "idle": _idle}
+    shown = [*(parts[name](result) for name, result in found.items()), _goals(found)]
+    return "\n\n".join("\n".join(lines) for lines in shown)
+
+
+def _machine(result: Mapping[str, Any]) -> Iterator[str]:
+    kernel = f"Linux {result['kernel']} {result['architecture']}"
+    yield f"{kernel}, {result['cpus']} CPUs ({result['cpu']}), Python {result['python']}"
 
 
 def _calls(result: Mapping[str, Any]) -> Iterator[str]:
-    yield f"calls: ns (median of {result['rounds']} turns), paired ratio to no program anywhere [quartiles]"
+    yield f"calls: ns (median of {result['rounds']} turns), paired ratios [quartiles] to no program and to an empty one"
     if result["foreign_programs"]:
         yield f"  ({result['foreign_programs']} programs of others are loaded: the baseline may not be without any)"
     for operation, settings in result["operations"].items():
         for setting, value in settings.items():
-            spread = f"[{value['ratio_low']:.3f} {value['ratio_high']:.3f}]"
-            yield f"  {operation:<15} {setting:<11} {value['ns']:>9.0f}   {value['ratio']:.3f} {spread}"
+            ratios = f"{_spread(value['to_none'])}   {_spread(value['to_empty'])}"
+            yield f"  {operation:<15} {setting:<11} {value['ns']:>9.0f}   {ratios}"
+
+
+def _spread(ratio: Mapping[str, float]) -> str:
+    return f"{ratio['ratio']:.3f} [{ratio['low']:.3f} {ratio['high']:.3f}]"
 
 
 def _reload(result: Mapping[str, Any]) -> Iterator[str]:
@@ -40,3 +52,9 @@ def _idle(result: Mapping[str, Any]) -> Iterator[str]:
         f"idle daemon: {result['wake_ups']} wake-ups and {result['cpu_ms']} ms of CPU in {result['seconds']:.0f} s, "
         f"{result['rss_mib']} MiB resident"
     )
+
+
+def _goals(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "goals"
+    for goal in goals(found):
+        yield f"  {goal.name:<42} {goal.limit:<23} {goal.measured:<22} {'reached' if goal.reached else 'MISSED'}"

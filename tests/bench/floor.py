@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The least that enforcement can cost: programs that allow everything in two instructions. Must not measure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pybpf import AttachType, Link, Program, ProgType, instruction
+
+_ATTACH_TYPES = (AttachType.CGROUP_UDP4_SENDMSG, AttachType.CGROUP_INET4_CONNECT)
+_ALLOW = (instruction(0xB7, immediate=1), instruction(0x95))  # r0 = 1; exit
+
+
+class EmptyPrograms:
+    """Loaded; attached to the cgroup at `path` only inside `attached`. Needs closing."""
+
+    def __init__(self, path: Path) -> None:
+        with ExitStack() as undo:
+            self._cgroup_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+            undo.callback(os.close, self._cgroup_fd)
+            self._programs = {
+                kind: undo.enter_context(
+                    Program.from_instructions(ProgType.CGROUP_SOCK_ADDR, _ALLOW, name="empty", attach_type=kind)
+                )
+                for kind in _ATTACH_TYPES
+            }
+            self._stack = undo.pop_all()
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        with ExitStack() as links:
+            for kind, program in self._programs.items():
+                links.enter_context(Link.attach_cgroup(program, self._cgroup_fd, kind))
+            yield
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was to be reached, beside what was measured. Must not measure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SENDTO_RATIO = 1.13  # UDP sendto with 1,000 rules, to no program at all
+RELOAD_MS = 500.0  # 10,000 rules, from asking to in force
+RSS_MIB = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    name: str
+    limit: str
+    measured: str
+    reached: bool
+
+
+def goals(found: Mapping[str, Any]) -> Iterator[Goal]:
+    """Of the parts that were measured."""
+    if "calls" in found:
+        yield from _calls(found["calls"]["operations"])
+    if "reload" in found:
+        command, own = found["reload"]["command_ms"], found["reload"]["pass_ms"]
+        yield _below("reload of 10,000 rules, the daemon's pass", own, RELOAD_MS, "ms")
+        yield _below("reload of 10,000 rules, the whole command", command, RELOAD_MS, "ms")
+    if "idle" in found:
+        idle = found["idle"]
+        yield Goal("idle: wake-ups", "0", str(idle["wake_ups"]), idle["wake_ups"] == 0)
+        yield _below("idle: resident memory", idle["rss_mib"], RSS_MIB, "MiB")
+
+
+def _calls(operations: Mapping[str, Any]) -> Iterator[Goal]:
+    for name in ("sendto", "sendto-drained"):
+        ratio = operations[name]["1000 rules"]["to_none"]["ratio"]
+        yield Goal(f"{name}, 1000 rules to none", f"<= {SENDTO_RATIO}", f"{ratio:.3f}", ratio <= SENDTO_RATIO)
+    tcp = operations["tcp"]["1000 rules"]["to_none"]
+    # Within noise: at least a quarter of the paired turns saw no cost at all.
+    spread = f"{tcp['ratio']:.3f} [{tcp['low']:.3f} {tcp['high']:.3f}]"
+    yield Goal("tcp cycle, 1000 rules to none", "within noise of 1", spread, tcp["low"] <= 1.0)
+
+
+def _below(name: str, value: float, limit: float, unit: str) -> Goal:
+    return Goal(name, f"< {limit:.0f} {unit}", f"{value:.0f} {unit}", value < limit)
