@@ -294,7 +294,9 @@ def test_second_daemon_refuses_and_says_who_is_there(app: Governed, tmp_path: Pa
         argv = [sys.executable, "-c", code, *words, "--policy-dir", str(app.daemon.policy_dir), *option]
         second = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
         assert second.returncode == 1
-        assert f"pid {app.daemon.pid}" in second.stderr
+        assert second.stdout == ""
+        (line,) = second.stderr.splitlines()
+        assert f"pid {app.daemon.pid}" in line
     assert connect(app.app, SHUT) == DENIED
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
-from cgnetd.errors import CgnetdError
+from cgnetd.errors import CgnetdError, PolicyError
 from cgnetd.kernel.flush import Flushed
 from cgnetd.service.audit import Auditor
 from cgnetd.service.cgroup_paths import CgroupPaths
@@ -43,6 +44,19 @@ class Daemon:
         self._shrunk_after: Asked | None = None
         self._enforcing: bool | None = None
 
+    def begin(self, *, once: bool) -> PassReport:
+        """The first pass. What leaves no reason to go on is raised and not announced: whoever started us is told.
+
+        That is what the kernel refuses while nothing of ours is in force, and with `once` everything. CgnetdError.
+        """
+        report = self.reconciler.look()
+        idle = self.reconciler.running is None
+        if report.error is not None and (once or idle):
+            raise report.error
+        if once and report.problems and idle:
+            raise PolicyError(report.problems)
+        return self._complete(replace(report, problems=()) if once else report)
+
     def look(self, *, force: bool = False) -> PassReport:
         """One pass, announced. `force`: files that seem unchanged are read too, a flushed daemon enforces again."""
         if force:
@@ -52,6 +66,10 @@ class Daemon:
         finally:
             if force:
                 self.notifier.ready(self.summary())
+        return self._complete(report)
+
+    def _complete(self, report: PassReport) -> PassReport:
+        """All that follows from a pass."""
         self._shrink()
         self._announce(report)
         self._follow_session()

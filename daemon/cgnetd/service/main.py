@@ -51,13 +51,14 @@ def run(settings: Settings, *, once: bool = False, dry_run: bool = False, say: C
         stack.callback(log.close)
         daemon = Daemon(Reconciler(settings, Surroundings.find(settings)), log, Notifier())
         stack.callback(daemon.close)
-        report = daemon.look()
-        if report.error is not None and (once or daemon.reconciler.running is None):
-            raise report.error
+        daemon.begin(once=once)
         if listener is None:
             daemon.finish()
-            if report.problems:
-                raise PolicyError(report.problems)
+            last = daemon.reconciler.last
+            if last.error is not None:
+                raise last.error
+            if last.problems:
+                raise PolicyError(last.problems)
             return 0
         asyncio.run(_serve(settings, daemon, listener, log))
     return 0
