@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pybpf import Link, Map
+from cgnetd.kernel.hooks import HOOKS
+from pybpf import Link, Map, Object
 from support.governed import OPEN, SHUT, Governed, connect, eventually, governed
 from support.sandbox import PrivateCgroup
 
@@ -47,6 +48,18 @@ def test_detached_link_is_attached_again(app: Governed) -> None:
     with Link.from_pin(app.pin_dir / "links/connect4") as link:
         link.detach()
     assert "connect4" in repaired(app)
+
+
+def test_foreign_program_in_a_link_is_thrown_out(app: Governed, objects: Path) -> None:
+    hook = HOOKS["connect4"]
+    with Object(objects / f"{hook.object}.bpf.o") as foreign, Link.from_pin(app.pin_dir / "links/connect4") as link:
+        for name, program in foreign.programs.items():
+            program.set_autoload(name == hook.name)
+        foreign.programs[hook.name].set_type(hook.prog_type, hook.attach_type)
+        foreign.load()
+        with foreign.programs[hook.name].open() as loaded:
+            link.update(loaded)
+    assert "program back into connect4" in repaired(app)
 
 
 @pytest.mark.parametrize("name", ["connect4", "cgroup_mkdir"])

@@ -187,6 +187,7 @@ class Life:
         after = attached_tags(self._pin_dir)
         assert after.keys() == before.keys()
         assert after["connect4"] != before["connect4"]
+        assert "drift-repaired" not in self._daemon.output_path.read_text(encoding="utf-8")
 
     def reject_nonsense(self) -> None:
         self._daemon.write_policy("filler.yaml", "apiVersion: cgnetd/v1\nkind: Policy\nspec: [half a")

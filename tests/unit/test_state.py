@@ -124,6 +124,12 @@ def test_another_version_of_a_program_is_no_drift() -> None:
     assert plan.steps == (UpdateLink(False, "bind4"),)
 
 
+def test_another_program_in_a_link_that_was_right_is_drift() -> None:
+    observed = settled()
+    swapped = replace(observed, links={**observed.links, "bind4": LinkState.OUTDATED}, seen_right=ALL_HOOKS)
+    assert diff(desired(), swapped).repairs == (UpdateLink(True, "bind4"),)
+
+
 def test_labels_and_pins_that_were_edited_are_drift() -> None:
     labels = LabelState(wrong=3, foreign=2, stale=1)
     plan = diff(desired(), replace(settled(), labels=labels, lost_pins=("labels",)))
@@ -165,11 +171,12 @@ def test_every_step_says_what_it_does() -> None:
         *diff(desired("d2", LABELLING_HOOKS), settled()).steps,
         *diff(desired(), replace(settled(), links=links(*ALL_HOOKS, state=LinkState.OUTDATED))).steps,
         Relabel(True, 3),
+        UpdateLink(True, "bind4"),
     ]
     assert {type(step).__name__ for step in steps} == {kind.__name__ for kind in Step.__subclasses__()}
     texts = {step.text for step in steps}
     assert all(texts)
-    assert len(texts) == len({repr(replace(step, drift=False)) for step in steps})
+    assert len(texts) == len({repr(step) for step in steps})
 
 
 def rule(section: Section) -> Rule:

@@ -90,7 +90,8 @@ class DesiredState:
 
 @dataclass(frozen=True, slots=True)
 class ObservedState:
-    """`links`: every hook that has a pin or is desired. `hooks`: what the generation in force needs."""
+    """`links`: every hook that has a pin or is desired. `hooks`: what the generation in force needs. `seen_right`: those
+    whose links held our programs when this daemon looked last."""
 
     control: Control
     active: int
@@ -99,6 +100,7 @@ class ObservedState:
     hooks: frozenset[str] = frozenset()
     labels: LabelState = field(default_factory=LabelState)
     lost_pins: tuple[str, ...] = ()
+    seen_right: frozenset[str] = frozenset()
 
 
 def diff(desired: DesiredState, observed: ObservedState) -> Plan:
@@ -156,7 +158,7 @@ def _attach(names: frozenset[str], observed: ObservedState) -> Iterator[Step]:
     for name in sorted(names):
         state = observed.links.get(name, LinkState.MISSING)
         if state is LinkState.OUTDATED:
-            yield UpdateLink(False, name)
+            yield UpdateLink(name in observed.seen_right, name)
         elif state is not LinkState.OK:
             yield AttachLink(name in observed.hooks or state is LinkState.BROKEN, name, state)
 

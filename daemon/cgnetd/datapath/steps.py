@@ -79,13 +79,13 @@ class AttachLink(Step):
 
 @dataclass(frozen=True, slots=True)
 class UpdateLink(Step):
-    """Put our program into a link that holds another one, as after an upgrade."""
+    """Put our program into a link that holds another one: an older one of ours at an upgrade, whatever at drift."""
 
     name: str
 
     @property
     def text(self) -> str:
-        return f"update the program of {self.name}"
+        return f"put our program back into {self.name}" if self.drift else f"update the program of {self.name}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,8 @@ from cgnetd.kernel.store import Store
 from cgnetd.service.generation import Generation, read_generation
 from cgnetd.service.labelling import Differences
 
+RIGHT = KernelLinkState.OK.value  # of a hook in `Seen.hooks`
+
 _LINK_STATES = {
     KernelLinkState.OK: LinkState.OK,
     KernelLinkState.MISSING: LinkState.MISSING,
@@ -63,8 +65,11 @@ def observe(
     slots: tuple[tuple[SlotState, Generation | None], ...],
     needed: frozenset[str],
     differences: Differences,
+    *,
+    seen_right: frozenset[str] = frozenset(),
 ) -> Seen:
-    """Everything else, beside what was seen of the slots. `needed`: hooks to look at even if they have no pin."""
+    """Everything else, beside what was seen of the slots. `needed`: hooks to look at even if they have no pin.
+    `seen_right`: those that were right when this daemon looked last."""
     control = store.control()
     active = control.active % abi.SLOTS
     running = slots[active][1]
@@ -77,6 +82,7 @@ def observe(
         hooks=hooks_in_force(running.index) if running is not None else frozenset(),
         labels=LabelState(len(differences.wrong), len(differences.foreign), len(differences.stale)),
         lost_pins=store.lost_pins(),
+        seen_right=seen_right,
     )
     hooks = {name: seen.state.value for name, seen in attached.items()}
     return Seen(state, tuple(generation for _, generation in slots), hooks)

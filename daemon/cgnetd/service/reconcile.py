@@ -22,7 +22,7 @@ from cgnetd.service.degraded import degradations
 from cgnetd.service.generation import Generation, next_number, of_image, renumbered
 from cgnetd.service.labelling import Differences
 from cgnetd.service.memory import collector_at_rest
-from cgnetd.service.observe import Seen, observe, observe_slots
+from cgnetd.service.observe import RIGHT, Seen, observe, observe_slots
 from cgnetd.service.policy_source import Asked, PolicySource
 from cgnetd.service.report import PassReport
 from cgnetd.service.session import Session, Surroundings
@@ -119,7 +119,7 @@ class Reconciler:
             reasons.append("there are no policies" if empty else "no generation is in force")
             if self.last.problems:
                 reasons.append("the policy files have errors")
-        reasons += [f"hook {name}: {state}" for name, state in sorted(self.hooks.items()) if state != "ok"]
+        reasons += [f"hook {name}: {state}" for name, state in sorted(self.hooks.items()) if state != RIGHT]
         if self.last.error is not None and (self.running is None or reasons):
             reasons.append(str(self.last.error))
         return tuple(reasons)
@@ -198,7 +198,8 @@ class Reconciler:
         settled = desired is not None and desired.digest == in_force[0].digest
         needed = desired.hooks if desired is not None else frozenset()
         differences = self._compare_labels(session, force=force) if settled and needed else Differences()
-        seen = observe(session.store, session.links, slots, needed, differences)
+        seen_right = frozenset(name for name, state in self.hooks.items() if state == RIGHT)
+        seen = observe(session.store, session.links, slots, needed, differences, seen_right=seen_right)
         fresh = None if settled else self._fresh(session, asked, seen)
         done = Application(session, list(seen.slots), fresh, differences)
         if self.running is not None and seen.running is not self.running:
