@@ -97,6 +97,20 @@ def test_emptied_labels_are_written_again(app: Governed) -> None:
     assert "labels of" in repaired(app)
 
 
+def test_call_that_meets_no_label_has_it_written_again(
+    tmp_path: Path, private_cgroup: PrivateCgroup, pin_dir: Path, objects: Path
+) -> None:
+    with governed(tmp_path, private_cgroup, pin_dir, objects) as app:
+        app.start("--set", "limits.reconcile_interval=1h")
+        for round_number in range(2):
+            with open_map(app, "labels") as labels:
+                for key in list(labels.keys()):
+                    labels.delete(key)
+            assert connect(app.app, OPEN) == errno.EPERM
+            assert "labels of" in app.await_record("drift-repaired", after=round_number)["message"]
+            assert connect(app.app, OPEN) == 0
+
+
 def test_edited_label_is_written_again(app: Governed) -> None:
     with open_map(app, "labels") as labels:
         entry = labels.lookup(key_of(app.tree))

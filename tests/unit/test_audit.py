@@ -107,6 +107,15 @@ def test_cgroup_that_could_not_be_labelled_is_told(auditor: Auditor) -> None:
     assert "/system.slice/nginx.service/worker" in message.text
 
 
+def test_records_that_tell_of_wrong_tables_are_counted(auditor: Auditor) -> None:
+    auditor.records([flow(), abi.CGROUP_RECORD.pack(abi.RECORD_CGROUP, 0, 77, 9, b"worker")])
+    assert auditor.doubts == 0
+    auditor.records([flow(rule=rule) for rule in (abi.RULE_UNLABELLED, abi.RULE_CORRUPT, abi.RULE_OVERFLOW)])
+    assert auditor.doubts == 3
+    auditor.records([abi.CGROUP_RECORD.pack(abi.RECORD_CGROUP, -7, 77, 9, b"worker")])
+    assert auditor.doubts == 4
+
+
 def test_garbage_is_counted(auditor: Auditor) -> None:
     assert auditor.records([b"", b"\xff" * 200]) == []
     assert auditor.undecodable == 2

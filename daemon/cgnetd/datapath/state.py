@@ -90,8 +90,8 @@ class DesiredState:
 
 @dataclass(frozen=True, slots=True)
 class ObservedState:
-    """`links`: every hook that has a pin or is desired. `hooks`: what the generation in force needs. `seen_right`: those
-    whose links held our programs when this daemon looked last."""
+    """`links`: every hook that has a pin or is desired. `hooks`: what the generation in force needs. `seen_right`:
+    those whose links held our programs when this daemon looked last."""
 
     control: Control
     active: int

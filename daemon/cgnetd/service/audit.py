@@ -29,6 +29,7 @@ _HOOKS = {
     abi.HOOK_POST_BIND: "post_bind",
     abi.HOOK_SOCKET: "socket",
 }
+_DOUBTFUL = (abi.RULE_UNLABELLED, abi.RULE_CORRUPT, abi.RULE_OVERFLOW)
 _BINDS = (abi.HOOK_BIND, abi.HOOK_POST_BIND)
 _EGRESS = (abi.HOOK_CONNECT, abi.HOOK_SENDMSG)
 
@@ -44,6 +45,7 @@ class Auditor:
         self._paths = paths
         self._indexes: OrderedDict[int, RuleIndex] = OrderedDict()
         self.undecodable = 0
+        self.doubts = 0  # records that say that a label or a table is not as it should be
 
     def learn(self, index: RuleIndex) -> None:
         """Know the rules of a generation."""
@@ -63,7 +65,9 @@ class Auditor:
             self.undecodable += 1
             return None
         if isinstance(record, FlowRecord):
+            self.doubts += record.rule_id in _DOUBTFUL
             return self._flow(record, offset_ns)
+        self.doubts += bool(record.error)
         self._paths.learn(record.cgroup_id, record.parent_id, record.name)
         return self._label_failed(record) if record.error else None
 

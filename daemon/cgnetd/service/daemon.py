@@ -40,6 +40,7 @@ class Daemon:
         root = reconciler.root
         self._auditor = Auditor(CgroupPaths(root.id, root.path_of))
         self._pump: Pump | None = None
+        self._doubts = 0
         self._retry_s = 0.0
         self._shrunk_after: Asked | None = None
         self._enforcing: bool | None = None
@@ -57,12 +58,13 @@ class Daemon:
             raise PolicyError(report.problems)
         return self._complete(replace(report, problems=()) if once else report)
 
-    def look(self, *, force: bool = False) -> PassReport:
-        """One pass, announced. `force`: files that seem unchanged are read too, a flushed daemon enforces again."""
+    def look(self, *, force: bool = False, closely: bool = False) -> PassReport:
+        """One pass, announced. `force`: files that seem unchanged are read too, a flushed daemon enforces again.
+        `closely`: every label is compared."""
         if force:
             self.notifier.reloading()
         try:
-            report = self.reconciler.look(force=force)
+            report = self.reconciler.look(force=force, closely=closely)
         finally:
             if force:
                 self.notifier.ready(self.summary())
@@ -122,6 +124,11 @@ class Daemon:
     def undecodable(self) -> int:
         """Records of the kernel that nobody could read."""
         return self._auditor.undecodable
+
+    def take_doubt(self) -> bool:
+        """Whether events since the last question say that the kernel's tables are not as they should be."""
+        known, self._doubts = self._doubts, self._auditor.doubts
+        return self._doubts > known
 
     @property
     def pump(self) -> Pump | None:

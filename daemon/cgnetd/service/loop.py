@@ -16,6 +16,7 @@ from cgnetd.service.daemon import Daemon
 from cgnetd.service.listener import Listener
 from cgnetd.service.notify import Notifier
 from cgnetd.service.pump import Pump
+from cgnetd.service.recheck import Recheck
 from cgnetd.service.report import PassReport
 from cgnetd.service.watch import Debounce, Watch
 
@@ -33,6 +34,7 @@ class Loop:
         self._window_s = window_s
         self._watch = Watch()
         self._debounce = Debounce()
+        self._recheck = Recheck()
         self._pump: Pump | None = None
         self._events_fd = -1
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -56,12 +58,12 @@ class Loop:
             await server.close()
             self._close()
 
-    def look(self, *, force: bool = False) -> PassReport:
+    def look(self, *, force: bool = False, closely: bool = False) -> PassReport:
         """One pass now, and all that follows from it."""
         self._cancel("debounce")
         self._debounce.clear()
         try:
-            return self._daemon.look(force=force)
+            return self._daemon.look(force=force, closely=closely)
         finally:
             self._follow_up()
 
@@ -96,11 +98,23 @@ class Loop:
         self._daemon.read_events()
         if "sweep" not in self._timers:
             self._at("sweep", self._window_s, self._sweep)
+        self._doubt()
 
     def _sweep(self) -> None:
         self._cancel("sweep")
         if self._daemon.sweep():
             self._at("sweep", self._window_s, self._sweep)
+        self._doubt()
+
+    def _doubt(self) -> None:
+        """Look soon if a call met what cannot be right, rather than at the next regular pass."""
+        if self._daemon.take_doubt() and "doubt" not in self._timers:
+            self._at("doubt", self._recheck.delay_s(asyncio.get_running_loop().time()), self._look_closely)
+
+    def _look_closely(self) -> None:
+        self._cancel("doubt")
+        repaired = bool(self.look(closely=True).repaired)
+        self._recheck.looked(asyncio.get_running_loop().time(), repaired=repaired)
 
     def _listen(self) -> None:
         """Follow the ring of the pins as they are now."""

@@ -68,16 +68,17 @@ class Reconciler:
         """What the files asked for at the last pass."""
         return self.source.asked
 
-    def look(self, *, force: bool = False) -> PassReport:
-        """One pass. `force`: read files even if they seem unchanged, compare everything, and end a flushed state.
+    def look(self, *, force: bool = False, closely: bool = False) -> PassReport:
+        """One pass. `closely`: compare all labels, however lately that was done. `force`: that too, read files even if
+        they seem unchanged, and end a flushed state.
 
         Never raises a CgnetdError: what went wrong is in the report, and what was in force is in force still. A pass
         that puts a generation in force ends there and is `unfinished`: the next one takes away what the old one needed.
         """
         with collector_at_rest():
-            return self._look(force=force)
+            return self._look(force=force, closely=force or closely)
 
-    def _look(self, *, force: bool) -> PassReport:
+    def _look(self, *, force: bool, closely: bool) -> PassReport:
         time_ns, began_ns = time.time_ns(), time.monotonic_ns()
         asked = self._judged(self.source.look(force=force))
         self.flushed = self.flushed and not force
@@ -89,7 +90,7 @@ class Reconciler:
             writing=asked.writing,
         )
         if not self.flushed:
-            report = self._converge(report, asked, force=force)
+            report = self._converge(report, asked, closely=closely)
         policies = len(self.running.index.policies) if self.running else 0
         self.last = replace(report, duration_ns=time.monotonic_ns() - began_ns, policies=policies)
         if report.loaded:
@@ -170,10 +171,10 @@ class Reconciler:
             return ()
         return degradations(asked.policy_set, self.features)
 
-    def _converge(self, report: PassReport, asked: Asked, *, force: bool) -> PassReport:
+    def _converge(self, report: PassReport, asked: Asked, *, closely: bool) -> PassReport:
         before = self.running
         try:
-            done = self._steps(asked, force=force)
+            done = self._steps(asked, closely=closely)
         except CgnetdError as error:
             return replace(report, error=error)
         loaded = done.activated.number if done.activated else 0
@@ -188,7 +189,7 @@ class Reconciler:
             adopted=adopted,
         )
 
-    def _steps(self, asked: Asked, *, force: bool) -> Application:
+    def _steps(self, asked: Asked, *, closely: bool) -> Application:
         """Observe, plan, apply."""
         session = self._open_session()
         slots = observe_slots(session.store, [known for known in self._slots if known])
@@ -197,7 +198,7 @@ class Reconciler:
         desired = self._desired(asked, in_force[1])
         settled = desired is not None and desired.digest == in_force[0].digest
         needed = desired.hooks if desired is not None else frozenset()
-        differences = self._compare_labels(session, force=force) if settled and needed else Differences()
+        differences = self._compare_labels(session, closely=closely) if settled and needed else Differences()
         seen_right = frozenset(name for name, state in self.hooks.items() if state == RIGHT)
         seen = observe(session.store, session.links, slots, needed, differences, seen_right=seen_right)
         fresh = None if settled else self._fresh(session, asked, seen)
@@ -246,10 +247,10 @@ class Reconciler:
             elif not session.labels.holds(slot, state.generation):
                 session.labels.use(slot, state.generation, found.reader)
 
-    def _compare_labels(self, session: Session, *, force: bool) -> Differences:
+    def _compare_labels(self, session: Session, *, closely: bool) -> Differences:
         """Compare all labels with the tree, seldom enough for its cost."""
         began_s = time.monotonic()
-        if began_s < self._pace.due_s and not force:
+        if began_s < self._pace.due_s and not closely:
             return Differences()
         found = session.labels.differences()
         self._pace.spent(began_s)
