@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The error tree of cgnetd. Everything a person can mend is one of these; messages read "verb object: cause".
 
-    CgnetdError                 exit 1
-      PolicyError               exit 78, carries every Problem of every file
-      SettingsError             exit 78
-      UsageError                exit 2
-      NotRunningError           exit 3
-      PrivilegeError            exit 4
-      KernelError               exit 1, something the kernel refused (cgroup root, bpffs, BTF, load, attach)
-        PinError                exit 1, pins that are foreign, of another ABI, or held by another daemon
+CgnetdError                 exit 1
+  PolicyError               exit 78, carries every Problem of every file
+  SettingsError             exit 78
+  UsageError                exit 2
+  NotRunningError           exit 3
+  PrivilegeError            exit 4
+  KernelError               exit 1, something the kernel refused (cgroup root, bpffs, BTF, load, attach)
+    PinError                exit 1, pins that are foreign, of another ABI, or held by another daemon
 """
 
 from __future__ import annotations

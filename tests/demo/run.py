@@ -71,7 +71,9 @@ class Show:
         self._events((*calls.GOVERNED, *calls.WHILE_STOPPED, *calls.AFTER_KILL))
         self._flush()
         verdict = (
-            self._style.bad(f"{self._wrong} went another way than expected") if self._wrong else self._style.good("all as expected")
+            self._style.bad(f"{self._wrong} went another way than expected")
+            if self._wrong
+            else self._style.good("all as expected")
         )
         print(f"\n{verdict}")
         return self._wrong
