@@ -101,7 +101,7 @@ def test_call_that_meets_no_label_has_it_written_again(
     tmp_path: Path, private_cgroup: PrivateCgroup, pin_dir: Path, objects: Path
 ) -> None:
     with governed(tmp_path, private_cgroup, pin_dir, objects) as app:
-        app.start("--set", "limits.reconcile_interval=1h")
+        app.start("--set", "limits.reconcile_interval=1h", "--set", "audit.window=500ms")
         for round_number in range(2):
             with open_map(app, "labels") as labels:
                 for key in list(labels.keys()):
