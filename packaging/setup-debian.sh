@@ -9,6 +9,7 @@ packages=(
     clang llvm libbpf1 libbpf-dev linux-libc-dev                   # the programs in the kernel, and their loader
     libsystemd-dev ca-certificates                                 # journal and notify; the Python package index
     iproute2 util-linux curl socat bind9-dnsutils                  # clients and namespaces of the demo and the tests
+    systemd                                                        # journald of the tests; it need not run
 )
 
 if ! command -v dpkg-query >/dev/null; then
