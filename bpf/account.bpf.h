@@ -10,37 +10,31 @@
 
 #include "verdict.bpf.h"
 
-static __always_inline void cgn_counter_add(void *counters, __u32 rules, __u64 rule, __u32 kind)
+static __always_inline void cgn_counter_add(void *counters, __u32 rule_count, __u64 rule, __u32 kind)
 {
-	__u32 index = (bpf_get_smp_processor_id() * rules + CGN_CELL_ID(rule)) * CGN_COUNT_KINDS + kind;
+	__u32 index = (bpf_get_smp_processor_id() * rule_count + CGN_CELL_ID(rule)) * CGN_COUNT_KINDS + kind;
 	__u64 *counter = bpf_map_lookup_elem(counters, &index);
 
 	if (counter)
 		__sync_fetch_and_add(counter, 1);
 }
 
-/* Counts the verdict by rule. */
-__noinline int cgn_count(const struct cgn_call *call)
+/* Counts the verdict by rule. Built-in rules can speak without an image having been opened. */
+static __always_inline void cgn_count(struct cgn_call *call)
 {
-	void *image, *counters;
-	__u64 counts;
-	__u32 slot;
+	__u32 slot = call->slot;
+	void *counters;
 
-	if (!call)
-		return 0;
-	slot = call->slot;
-	image = cgn_image(slot);
 	counters = bpf_map_lookup_elem(&cgn_counters, &slot);
-	if (image && counters && cgn_cell(image, CGN_IMAGE_COUNTS, &counts)) {
-		cgn_counter_add(counters, CGN_LO(counts), call->rule, CGN_COUNT_ENFORCED);
+	if (counters && (call->rule_count || cgn_open_image(call))) {
+		cgn_counter_add(counters, call->rule_count, call->rule, CGN_COUNT_ENFORCED);
 		if (CGN_CELL_ID(call->shadow) != CGN_CELL_ID(call->rule))
-			cgn_counter_add(counters, CGN_LO(counts), call->shadow, CGN_COUNT_SHADOW);
+			cgn_counter_add(counters, call->rule_count, call->shadow, CGN_COUNT_SHADOW);
 	}
 	if (CGN_CELL_ID(call->rule) == CGN_RULE_UNLABELLED)
 		cgn_stat_add(CGN_STAT_UNLABELLED);
 	if (CGN_CELL_ID(call->rule) == CGN_RULE_CORRUPT)
 		cgn_stat_add(CGN_STAT_CORRUPT);
-	return 0;
 }
 
 /* The errno that a denied call gets. */

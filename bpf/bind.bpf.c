@@ -18,10 +18,15 @@ static __always_inline void cgn_set_bind_address(struct cgn_call *call, void *sk
 
 static __always_inline int cgn_enforce_bind(struct cgn_call *call, struct bpf_sock *sk)
 {
-	bool denied = cgn_is_denied(call);
-	bool picks_port = !call->port && !denied;
+	bool is_event, denied, picks_port;
 	struct cgn_stamp *stamp;
 
+	if (!cgn_identify(call, sk)) {
+		cgn_remember_quiet(call);
+		return CGN_PROCEED;
+	}
+	denied = cgn_is_denied(call, &is_event);
+	picks_port = !call->port && !denied;
 	stamp = bpf_sk_storage_get(&cgn_stamps, sk, NULL, picks_port ? BPF_SK_STORAGE_GET_F_CREATE : 0);
 	if (stamp)
 		stamp->port_is_picked = picks_port;
@@ -35,7 +40,7 @@ int bind4(struct bpf_sock_addr *ctx)
 {
 	struct cgn_call call;
 
-	if (!cgn_identify(&call, ctx->sk) || (ctx->user_family != AF_INET && ctx->user_family != AF_UNSPEC))
+	if ((ctx->user_family != AF_INET && ctx->user_family != AF_UNSPEC) || !cgn_begin(&call, ctx->sk))
 		return CGN_PROCEED;
 	cgn_set_hook(&call, CGN_HOOK_BIND, ctx->protocol);
 	cgn_set_address4(&call, ctx->user_ip4);
@@ -49,7 +54,7 @@ int bind6(struct bpf_sock_addr *ctx)
 {
 	struct cgn_call call;
 
-	if (!cgn_identify(&call, ctx->sk) || ctx->user_family != AF_INET6)
+	if (ctx->user_family != AF_INET6 || !cgn_begin(&call, ctx->sk))
 		return CGN_PROCEED;
 	cgn_set_hook(&call, CGN_HOOK_BIND, ctx->protocol);
 	cgn_set_address6(&call, CGN_ADDRESS6(ctx->user_ip6));
@@ -74,13 +79,13 @@ int post_bind4(struct bpf_sock *ctx)
 {
 	struct cgn_call call;
 
-	if (!cgn_takes_mark(ctx) || !cgn_identify(&call, ctx))
+	if (!cgn_takes_mark(ctx) || !cgn_begin(&call, ctx))
 		return CGN_PROCEED;
 	cgn_set_hook(&call, CGN_HOOK_POST_BIND, ctx->protocol);
 	cgn_set_address4(&call, ctx->src_ip4);
 	call.port = ctx->src_port;
 	cgn_set_bind_address(&call, ctx);
-	return cgn_enforce(&call);
+	return cgn_refuses(&call, ctx) ? CGN_DENY : CGN_PROCEED;
 }
 
 SEC("cgroup/post_bind6")
@@ -88,13 +93,13 @@ int post_bind6(struct bpf_sock *ctx)
 {
 	struct cgn_call call;
 
-	if (!cgn_takes_mark(ctx) || !cgn_identify(&call, ctx))
+	if (!cgn_takes_mark(ctx) || !cgn_begin(&call, ctx))
 		return CGN_PROCEED;
 	cgn_set_hook(&call, CGN_HOOK_POST_BIND, ctx->protocol);
 	cgn_set_address6(&call, CGN_ADDRESS6(ctx->src_ip6));
 	call.port = ctx->src_port;
 	cgn_set_bind_address(&call, ctx);
-	return cgn_enforce(&call);
+	return cgn_refuses(&call, ctx) ? CGN_DENY : CGN_PROCEED;
 }
 
 char _license[] SEC("license") = "GPL";

@@ -30,6 +30,10 @@ struct cgn_call {
 	__u64 shadow; /* out: the same with audit policies taken as enforcing */
 	__u32 slot;
 	__u32 generation;
+	__u32 policy_count; /* of the image, 0 before one was opened, as the two that follow */
+	__u32 rule_count;
+	__u32 rules; /* offset of the rule cells */
+	__u32 epoch;
 	__u16 port;
 	__u16 local_port;
 	__u16 protocol; /* IPPROTO_* */
@@ -44,7 +48,7 @@ struct cgn_call {
 	struct cgn_label label;
 };
 
-_Static_assert(sizeof(struct cgn_call) == 12 * 8 + sizeof(struct cgn_label), "cgn_call has padding");
+_Static_assert(sizeof(struct cgn_call) == 14 * 8 + sizeof(struct cgn_label), "cgn_call has padding");
 
 /*
  * Copies the label of a cgroup if it is governed.

@@ -12,7 +12,7 @@ int connect4(struct bpf_sock_addr *ctx)
 {
 	struct cgn_call call;
 
-	if (!cgn_identify(&call, ctx->sk) || ctx->user_family != AF_INET)
+	if (ctx->user_family != AF_INET || !cgn_begin(&call, ctx->sk))
 		return CGN_PROCEED;
 	cgn_set_hook(&call, CGN_HOOK_CONNECT, ctx->protocol);
 	cgn_set_address4(&call, ctx->user_ip4);
@@ -20,7 +20,7 @@ int connect4(struct bpf_sock_addr *ctx)
 		cgn_set_loopback4(&call, cgn_socket_source4(ctx->sk));
 	call.port = bpf_ntohs(ctx->user_port);
 	cgn_set_local(&call, ctx->sk);
-	return cgn_enforce(&call);
+	return cgn_enforce(&call, ctx->sk);
 }
 
 SEC("cgroup/connect6")
@@ -28,7 +28,7 @@ int connect6(struct bpf_sock_addr *ctx)
 {
 	struct cgn_call call;
 
-	if (!cgn_identify(&call, ctx->sk) || ctx->user_family != AF_INET6)
+	if (ctx->user_family != AF_INET6 || !cgn_begin(&call, ctx->sk))
 		return CGN_PROCEED;
 	cgn_set_hook(&call, CGN_HOOK_CONNECT, ctx->protocol);
 	cgn_set_address6(&call, CGN_ADDRESS6(ctx->user_ip6));
@@ -37,7 +37,7 @@ int connect6(struct bpf_sock_addr *ctx)
 		cgn_set_loopback4(&call, cgn_socket_source4(ctx->sk));
 	call.port = bpf_ntohs(ctx->user_port);
 	cgn_set_local(&call, ctx->sk);
-	return cgn_enforce(&call);
+	return cgn_enforce(&call, ctx->sk);
 }
 
 char _license[] SEC("license") = "GPL";

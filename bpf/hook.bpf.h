@@ -122,14 +122,34 @@ static __always_inline void cgn_set_local(struct cgn_call *call, struct bpf_sock
 	}
 }
 
+/* Whether an equal call was allowed before, in a way that leaves nothing but a count. */
+static __always_inline bool cgn_is_known(struct cgn_call *call)
+{
+	if (call->socket_id != call->task_id || !cgn_cache_find(call))
+		return false;
+	call->shadow = call->rule;
+	return true;
+}
+
+/* Remembers that nothing governs the task's cgroup. */
+static __always_inline void cgn_remember_quiet(struct cgn_call *call)
+{
+	if (call->socket_id != call->task_id || call->standing != CGN_STANDING_QUIET)
+		return;
+	call->address[0] = call->address[1] = call->rule = 0;
+	call->port = call->family = call->context = 0;
+	cgn_cache_store(call);
+}
+
 /* Decides, counts, reports; true if the call is denied. Never lifts a deny of another program: it only adds its own. */
-static __always_inline bool cgn_is_denied(struct cgn_call *call)
+static __always_inline bool cgn_is_denied(struct cgn_call *call, bool *is_event)
 {
 	cgn_decide(call);
 	if (!call->rule)
 		return false;
 	cgn_count(call);
-	if (cgn_is_event(call))
+	*is_event = cgn_is_event(call);
+	if (*is_event)
 		cgn_report(call);
 	if (!cgn_denies(call->rule))
 		return false;
@@ -138,9 +158,32 @@ static __always_inline bool cgn_is_denied(struct cgn_call *call)
 	return true;
 }
 
-static __always_inline int cgn_enforce(struct cgn_call *call)
+/* The verdict on a bind or on a new socket: as rare as they are, none is remembered. */
+static __always_inline bool cgn_refuses(struct cgn_call *call, void *sk)
 {
-	return cgn_is_denied(call) ? CGN_DENY : CGN_PROCEED;
+	bool is_event = false;
+
+	return cgn_identify(call, sk) && cgn_is_denied(call, &is_event);
+}
+
+/* The verdict on a connect or a datagram, from memory if it can be. */
+static __always_inline int cgn_enforce(struct cgn_call *call, void *sk)
+{
+	bool is_event = false;
+
+	if (cgn_is_known(call)) {
+		cgn_count(call);
+		return CGN_PROCEED;
+	}
+	if (!cgn_identify(call, sk)) {
+		cgn_remember_quiet(call);
+		return CGN_PROCEED;
+	}
+	if (cgn_is_denied(call, &is_event))
+		return CGN_DENY;
+	if (!is_event && call->socket_id == call->task_id && CGN_CELL_ID(call->shadow) == CGN_CELL_ID(call->rule))
+		cgn_cache_store(call);
+	return CGN_PROCEED;
 }
 
 #endif

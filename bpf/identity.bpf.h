@@ -10,6 +10,7 @@
 #ifndef CGNETD_IDENTITY_BPF_H
 #define CGNETD_IDENTITY_BPF_H
 
+#include "cache.bpf.h"
 #include "kernel_types.bpf.h"
 #include "verdict.bpf.h"
 #include <bpf/bpf_core_read.h>
@@ -109,40 +110,51 @@ static __always_inline __u64 cgn_judge_of_socket(void *sk, __u64 socket_id, __u3
 }
 
 /*
- * Fills in who calls, and says whether anything governs the call. `sk` is NULL for a socket that is being made: it is
- * the task's.
+ * Begins a call: who makes it, and under which generation. False if nothing is in force, or nothing known to govern the
+ * call. `sk` is NULL for a socket that is being made: it is the task's.
  */
-static __always_inline bool cgn_identify(struct cgn_call *call, void *sk)
+static __always_inline bool cgn_begin(struct cgn_call *call, void *sk)
 {
-	__u64 task_id, socket_id, judge_id = 0;
+	__u32 zero = 0, slot, generation, epoch;
 	struct cgn_control *control;
-	enum cgn_standing standing;
-	__u32 zero = 0, slot, generation;
+	__u64 task_id, socket_id;
 
 	control = bpf_map_lookup_elem(&cgn_control, &zero);
 	if (!control)
 		return false;
 	slot = *(volatile __u32 *)&control->active & (CGN_SLOTS - 1);
 	generation = control->generation[slot];
+	epoch = *(volatile __u32 *)&control->epoch;
 	if (!generation)
 		return false;
 	task_id = bpf_get_current_cgroup_id();
-	standing = cgn_stand_of_task(control, task_id, slot, generation, &call->label);
 	socket_id = sk ? cgn_socket_cgroup_id(sk) : task_id;
-	if (socket_id != task_id)
-		judge_id = cgn_judge_of_socket(sk, socket_id, slot, generation);
-	if (standing < CGN_STANDING_GOVERNED && !judge_id)
+	if (socket_id == task_id && cgn_cache_is_quiet(task_id, generation, epoch))
 		return false;
 	__builtin_memset(call, 0, offsetof(struct cgn_call, label));
-	if (standing != CGN_STANDING_GOVERNED)
-		__builtin_memset(&call->label, 0, sizeof(call->label));
 	call->slot = slot;
 	call->generation = generation;
-	call->standing = standing;
+	call->epoch = epoch;
 	call->task_id = task_id;
 	call->socket_id = socket_id;
-	call->judge_id = judge_id;
 	return true;
+}
+
+/* Looks the labels up. False if nothing governs the call. */
+static __always_inline bool cgn_identify(struct cgn_call *call, void *sk)
+{
+	struct cgn_control *control;
+	__u32 zero = 0;
+
+	control = bpf_map_lookup_elem(&cgn_control, &zero);
+	if (!control)
+		return false;
+	call->standing = cgn_stand_of_task(control, call->task_id, call->slot, call->generation, &call->label);
+	if (call->standing != CGN_STANDING_GOVERNED)
+		__builtin_memset(&call->label, 0, sizeof(call->label));
+	if (call->socket_id != call->task_id)
+		call->judge_id = cgn_judge_of_socket(sk, call->socket_id, call->slot, call->generation);
+	return call->standing >= CGN_STANDING_GOVERNED || call->judge_id;
 }
 
 #endif

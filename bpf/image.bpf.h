@@ -124,17 +124,11 @@ static __always_inline bool cgn_row6(void *image, __u32 blob, __u64 table, const
 	return cgn_bisect6(image, blob + CGN_HI(root), CGN_LO(root), address, row);
 }
 
-/* The cell of a rule; fails for one that cannot be right. */
-static __always_inline bool cgn_rule(void *image, __u32 id, __u64 *rule)
+/* Whether a cell can be that of this rule. */
+static __always_inline bool cgn_rule_is_right(__u64 rule, __u32 id)
 {
-	__u64 counts, rules;
-
-	if (!cgn_cell(image, CGN_IMAGE_COUNTS, &counts) || id >= CGN_LO(counts))
-		return false;
-	if (!cgn_cell(image, CGN_IMAGE_RULES, &rules) || !cgn_cell(image, CGN_LO(rules) + id, rule))
-		return false;
-	return CGN_CELL_ID(*rule) == id && CGN_CELL_ACTION(*rule) >= CGN_ACTION_ALLOW &&
-	       CGN_CELL_ACTION(*rule) <= CGN_ACTION_PASS;
+	return CGN_CELL_ID(rule) == id && CGN_CELL_ACTION(rule) >= CGN_ACTION_ALLOW &&
+	       CGN_CELL_ACTION(rule) <= CGN_ACTION_PASS;
 }
 
 #endif

@@ -93,6 +93,30 @@ struct {
 	__type(value, struct cgn_stamp);
 } cgn_stamps SEC(".maps");
 
+#define CGN_CACHE_BITS 10
+
+/* A verdict that this CPU gave before; see cache.bpf.h. */
+struct cgn_cached {
+	__u32 sequence; /* odd while it is written */
+	__u32 generation;
+	__u32 epoch;
+	__u32 rule_count;
+	__u64 task_id;
+	__u64 address[2];
+	__u64 rule;
+	__u16 port;
+	__u8 family;
+	__u8 context;
+	__u32 reserved;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1 << CGN_CACHE_BITS);
+	__type(key, __u32);
+	__type(value, struct cgn_cached);
+} cgn_cache SEC(".maps");
+
 static __always_inline void cgn_stat_add(__u32 stat)
 {
 	__u64 *value = bpf_map_lookup_elem(&cgn_stats, &stat);

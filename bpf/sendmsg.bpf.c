@@ -13,7 +13,7 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 {
 	struct cgn_call call;
 
-	if (!cgn_identify(&call, ctx->sk))
+	if (!cgn_begin(&call, ctx->sk))
 		return CGN_PROCEED;
 	cgn_set_hook(&call, CGN_HOOK_SENDMSG, ctx->protocol);
 	if (ctx->user_port) {
@@ -25,7 +25,7 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 		call.port = bpf_ntohs(ctx->sk->dst_port);
 	}
 	cgn_set_local(&call, ctx->sk);
-	return cgn_enforce(&call);
+	return cgn_enforce(&call, ctx->sk);
 }
 
 SEC("cgroup/sendmsg6")
@@ -33,7 +33,7 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 {
 	struct cgn_call call;
 
-	if (!cgn_identify(&call, ctx->sk))
+	if (!cgn_begin(&call, ctx->sk))
 		return CGN_PROCEED;
 	cgn_set_hook(&call, CGN_HOOK_SENDMSG, ctx->protocol);
 	if (ctx->user_port) {
@@ -45,7 +45,7 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 		call.port = bpf_ntohs(ctx->sk->dst_port);
 	}
 	cgn_set_local(&call, ctx->sk);
-	return cgn_enforce(&call);
+	return cgn_enforce(&call, ctx->sk);
 }
 
 char _license[] SEC("license") = "GPL";

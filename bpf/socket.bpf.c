@@ -22,13 +22,13 @@ int sock_create(struct bpf_sock *ctx)
 {
 	struct cgn_call call;
 
-	if (cgn_is_seen_later(ctx->type, ctx->protocol) || !cgn_identify(&call, NULL))
+	if (cgn_is_seen_later(ctx->type, ctx->protocol) || !cgn_begin(&call, NULL))
 		return CGN_PROCEED;
 	cgn_set_hook(&call, CGN_HOOK_SOCKET, ctx->protocol);
 	if (ctx->type == SOCK_RAW)
 		call.context = CGN_OPAQUE_RAW;
 	call.family = ctx->family == AF_INET ? 4 : 6;
-	return cgn_enforce(&call);
+	return cgn_refuses(&call, NULL) ? CGN_DENY : CGN_PROCEED;
 }
 
 char _license[] SEC("license") = "GPL";

@@ -82,6 +82,12 @@ static __always_inline bool cgn_classify_opaque(const struct cgn_call *call, voi
 	return *reference != CGN_REF_CORRUPT;
 }
 
+/* The cell of a rule; fails for one that cannot be right. */
+static __always_inline bool cgn_rule(const struct cgn_call *call, void *image, __u32 id, __u64 *rule)
+{
+	return id < call->rule_count && cgn_cell(image, call->rules + id, rule) && cgn_rule_is_right(*rule, id);
+}
+
 /*
  * What one policy says: the cell of the rule that decides (with CGN_CELL_AUDIT set if the policy does not enforce), or
  * 0 if it passes.
@@ -89,13 +95,13 @@ static __always_inline bool cgn_classify_opaque(const struct cgn_call *call, voi
 __noinline __u64 cgn_ask_policy(const struct cgn_call *call, __u32 policy)
 {
 	__u32 header = CGN_IMAGE_HEADER + policy * CGN_POLICY_CELLS, wanted, reference, rule_id;
-	__u64 counts, flags, base, rule;
+	__u64 flags, base, rule;
 	void *image;
 
 	if (!call)
 		return CGN_CELL_CORRUPT;
 	image = cgn_image(call->slot);
-	if (!image || !cgn_cell(image, CGN_IMAGE_COUNTS, &counts) || policy >= CGN_HI(counts))
+	if (!image || policy >= call->policy_count)
 		return CGN_CELL_CORRUPT;
 	if (!cgn_cell(image, header + CGN_POLICY_FLAGS, &flags))
 		return CGN_CELL_CORRUPT;
@@ -110,7 +116,8 @@ __noinline __u64 cgn_ask_policy(const struct cgn_call *call, __u32 policy)
 	if (reference == CGN_REF_NONE)
 		return 0;
 	rule_id = CGN_LO(base) + (reference - CGN_REF_RULE);
-	if (rule_id < CGN_LO(base) || !cgn_rule(image, rule_id, &rule)) /* a sum that wrapped would name another rule */
+	if (rule_id < CGN_LO(base) ||
+	    !cgn_rule(call, image, rule_id, &rule)) /* a sum that wrapped names another rule */
 		return CGN_CELL_CORRUPT;
 	if (CGN_CELL_ACTION(rule) == CGN_ACTION_PASS)
 		return 0;
@@ -123,19 +130,17 @@ static __always_inline __u64 cgn_default(const struct cgn_call *call)
 	void *image = cgn_image(call->slot);
 	__u64 rule;
 
-	if (!image || !cgn_rule(image, CGN_RULE_DEFAULT, &rule) || CGN_CELL_ACTION(rule) == CGN_ACTION_PASS)
+	if (!image || !cgn_rule(call, image, CGN_RULE_DEFAULT, &rule) || CGN_CELL_ACTION(rule) == CGN_ACTION_PASS)
 		return CGN_CELL_CORRUPT;
 	return rule;
 }
 
 /* The first decision along the chain of call->label: the first of any policy is the shadow, of an enforcing one the
  * verdict. */
-__noinline int cgn_walk(struct cgn_call *call)
+static __always_inline void cgn_walk(struct cgn_call *call)
 {
 	__u64 shadow = 0, rule = 0, said;
 
-	if (!call)
-		return 0;
 	for (__u32 i = 0; i < CGN_CHAIN_MAX && i < call->label.governing; i++) {
 		said = cgn_ask_policy(call, call->label.policy[i]);
 		if (!said)
@@ -151,16 +156,22 @@ __noinline int cgn_walk(struct cgn_call *call)
 		rule = cgn_default(call);
 	call->rule = rule;
 	call->shadow = shadow ?: rule;
-	return 0;
 }
 
-/* The image must be of the generation that the labels are of. */
-static __always_inline bool cgn_image_fits(const struct cgn_call *call)
+/* Reads what every verdict needs of the image, which must be of the generation that the labels are of. */
+static __always_inline bool cgn_open_image(struct cgn_call *call)
 {
 	void *image = cgn_image(call->slot);
-	__u64 cell;
+	__u64 fallback, counts, rules;
 
-	return image && cgn_cell(image, CGN_IMAGE_DEFAULT, &cell) && CGN_HI(cell) == call->generation;
+	if (!image || !cgn_cell(image, CGN_IMAGE_DEFAULT, &fallback) || CGN_HI(fallback) != call->generation)
+		return false;
+	if (!cgn_cell(image, CGN_IMAGE_COUNTS, &counts) || !cgn_cell(image, CGN_IMAGE_RULES, &rules))
+		return false;
+	call->policy_count = CGN_HI(counts);
+	call->rule_count = CGN_LO(counts);
+	call->rules = CGN_LO(rules);
+	return true;
 }
 
 /* The verdict of one identity, by call->label, into call->rule and call->shadow. */
@@ -170,7 +181,7 @@ __noinline int cgn_judge(struct cgn_call *call)
 
 	if (!call)
 		return 0;
-	if (call->label.flags & CGN_LABEL_OVERFLOW || call->label.governing > CGN_CHAIN_MAX || !cgn_image_fits(call)) {
+	if (call->label.flags & CGN_LABEL_OVERFLOW || call->label.governing > CGN_CHAIN_MAX || !cgn_open_image(call)) {
 		call->rule =
 			call->label.flags & CGN_LABEL_OVERFLOW ? CGN_CELL_DENY(CGN_RULE_OVERFLOW) : CGN_CELL_CORRUPT;
 		call->shadow = call->rule;

@@ -159,6 +159,8 @@ struct cgn_control { /* cgn_control[0] */
 	__u32 root_level; /* cgroup level of the managed root */
 	__u64 root_id; /* its cgroup id */
 	__u64 window_ns; /* one event a key and window */
+	__u32 epoch; /* counts the daemon's writes of labels: what was cached before one is stale */
+	__u32 reserved;
 };
 
 #define CGN_LABEL_OVERFLOW (1u << 0) /* the chain did not fit: deny everything */
@@ -255,7 +257,7 @@ struct cgn_cgroup_record { /* cgn_events: a governed cgroup came, or one could n
 };
 
 _Static_assert(sizeof(struct cgn_meta) == 64, "cgn_meta");
-_Static_assert(sizeof(struct cgn_control) == 32, "cgn_control");
+_Static_assert(sizeof(struct cgn_control) == 40, "cgn_control");
 _Static_assert(sizeof(struct cgn_label) == 64, "cgn_label");
 _Static_assert(sizeof(struct cgn_entry) == 128, "cgn_entry");
 _Static_assert(sizeof(struct cgn_flow_key) == 48, "cgn_flow_key");

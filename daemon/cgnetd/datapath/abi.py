@@ -156,7 +156,9 @@ def _layout(name: str, fields: str) -> Layout:
 
 
 META_LAYOUT: Final = _layout("cgn_meta", "magic:I abi:I created_ns:Q version:48s")
-CONTROL_LAYOUT: Final = _layout("cgn_control", "active:I generation:2I root_level:I root_id:Q window_ns:Q")
+CONTROL_LAYOUT: Final = _layout(
+    "cgn_control", "active:I generation:2I root_level:I root_id:Q window_ns:Q epoch:I reserved:I"
+)
 LABEL_LAYOUT: Final = _layout("cgn_label", "generation:I state:I governing:B excluded:B flags:H policy:26H")
 ENTRY_LAYOUT: Final = _layout("cgn_entry", "slot:128s")
 FLOW_KEY_LAYOUT: Final = _layout(

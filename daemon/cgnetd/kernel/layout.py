@@ -11,11 +11,12 @@ SLOTS = 2
 
 META = struct.Struct("=IIQ48s")  # magic, abi, created_ns, version
 
-# struct cgn_control as 32-bit words and its two 64-bit fields
-CONTROL = struct.Struct("=IIIIQQ")  # active, generation[2], root_level, root_id, window_ns
+# struct cgn_control, as 32-bit words and as 64-bit ones
+CONTROL = struct.Struct("=IIIIQQII")  # active, generation[2], root_level, root_id, window_ns, epoch, reserved
 CONTROL_ACTIVE_WORD = 0
 CONTROL_GENERATION_WORD = 1
 CONTROL_ROOT_LEVEL_WORD = 3
+CONTROL_EPOCH_WORD = 8
 CONTROL_ROOT_ID_QUAD = 2
 CONTROL_WINDOW_QUAD = 3
 
@@ -30,3 +31,6 @@ FLOW_VALUE_BYTES = 104
 FLOW_VALUE_HEAD = struct.Struct("=QQQQQ")  # count, reported, window_start_ns, first_ns, last_ns
 FLOW_RECORD_HEAD = struct.Struct("=IIQ")  # type, reserved, count
 RECORD_FLOW = 1
+
+CACHED_BYTES = 56  # struct cgn_cached of bpf/maps.bpf.h, which only the programs read
+CACHE_ENTRIES = 1024  # a CPU

@@ -53,6 +53,7 @@ def specs(capacity: Capacity) -> tuple[MapSpec, ...]:
         MapSpec("flows", kind.HASH, layout.FLOW_KEY_BYTES, layout.FLOW_VALUE_BYTES, capacity.flows, resizable=True),
         MapSpec("stats", kind.PERCPU_ARRAY, 4, 8, layout.STAT_COUNT),
         MapSpec("events", kind.RINGBUF, 0, 0, capacity.events_bytes, resizable=True),
+        MapSpec("cache", kind.PERCPU_ARRAY, 4, layout.CACHED_BYTES, layout.CACHE_ENTRIES),
         MapSpec("stamps", kind.SK_STORAGE, 4, 8, 0, MapFlag.NO_PREALLOC),
     )
 

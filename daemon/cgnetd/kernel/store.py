@@ -71,7 +71,8 @@ class Store:
 
     def control(self) -> Control:
         fields = layout.CONTROL.unpack(bytes(self._control.bytes[: layout.CONTROL.size]))
-        return Control(fields[0], fields[1 : 1 + layout.SLOTS], *fields[1 + layout.SLOTS :])
+        active, generations, rest = fields[0], fields[1 : 1 + layout.SLOTS], fields[1 + layout.SLOTS :]
+        return Control(active, generations, *rest[:3])
 
     def set_root(self, level: int, cgroup_id: int) -> None:
         self._words[layout.CONTROL_ROOT_LEVEL_WORD] = level
@@ -137,7 +138,7 @@ class Store:
             return self.maps["labels"].lookup(layout.LABEL_KEY.pack(cgroup_id))
 
     def set_labels(self, entries: Mapping[int, bytes]) -> None:
-        """KernelError if there is no room; some of the entries are set then."""
+        """KernelError if there is no room; some of the entries are set then. Verdicts given before are forgotten."""
         packed = {layout.LABEL_KEY.pack(cgroup_id): entry for cgroup_id, entry in entries.items()}
         labels = self.maps["labels"]
         try:
@@ -149,11 +150,20 @@ class Store:
             raise KernelError(
                 f"write labels: no room for more than {room} cgroups; raise limits.cgroups, flush and start again"
             ) from error
+        finally:
+            self._forget_verdicts()
 
     def delete_labels(self, cgroup_ids: Iterable[int]) -> int:
         """Absent ones are fine. Returns how many there were."""
         with _failing("delete labels"):
-            return delete_many(self.maps["labels"], [layout.LABEL_KEY.pack(cgroup_id) for cgroup_id in cgroup_ids])
+            gone = delete_many(self.maps["labels"], [layout.LABEL_KEY.pack(cgroup_id) for cgroup_id in cgroup_ids])
+        self._forget_verdicts()
+        return gone
+
+    def _forget_verdicts(self) -> None:
+        """After a write of labels: what the programs remember of earlier ones is stale from here on."""
+        word = layout.CONTROL_EPOCH_WORD
+        self._words[word] = (self._words[word] + 1) & 0xFFFFFFFF
 
     # -- events -------------------------------------------------------------------------------------------------
 
