@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.stamp
 OBJECTS := daemon/cgnetd/kernel/objects
-BPF_SOURCES := $(shell find bpf tests/kernel/bpf -name '*.[ch]' 2>/dev/null)
+C_SOURCES := $(shell find bpf tests -name '*.[ch]')
 
 # Under CI a kernel test that cannot run is a failure, not a skip.
 PYTEST_ARGS ?=
@@ -39,7 +39,7 @@ lint: setup ## types, style, format
 	@$(PYTHON) -m mypy
 	@$(PYTHON) -m ruff check daemon tests
 	@$(PYTHON) -m ruff format --check daemon tests
-	@if command -v clang-format >/dev/null; then clang-format --dry-run --Werror $(BPF_SOURCES); \
+	@if command -v clang-format >/dev/null; then clang-format --dry-run --Werror $(C_SOURCES); \
 	 else echo "lint: clang-format is not installed: C was not checked"; fi
 
 bench: setup ## the cost of a verdict, of a reload, of an idle daemon; needs root

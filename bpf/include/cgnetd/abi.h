@@ -83,7 +83,8 @@ enum cgn_action {
 #define CGN_IMAGE_SIZE 5 /* 0 | number of cells */
 #define CGN_IMAGE_HEADER 8 /* cells of the header; the policy headers follow at once */
 
-/* Policy header: cell CGN_IMAGE_HEADER + policy id * CGN_POLICY_CELLS. Policy ids are dense and sorted by (tier, priority, name). */
+/* Policy header: cell CGN_IMAGE_HEADER + policy id * CGN_POLICY_CELLS. Policy ids are dense and sorted by (tier,
+ * priority, name). */
 #define CGN_POLICY_CELLS 16
 #define CGN_POLICY_BASE 0 /* base of this policy's blob | id of its first rule */
 #define CGN_POLICY_FLAGS 1 /* CGN_POLICY_* flags | enum cgn_tier */
@@ -105,24 +106,24 @@ enum cgn_tier {
 
 /*
  * Address table: a root of 2^bits cells indexed by the top `bits` bits of the address (bits 0..16), each cell
- * `offset in the blob of the first entry | entry count`. The entries of one root cell are sorted by start; the first one starts
- * at or before the first address of the cell, so that the answer is always the last entry with start <= address.
- *   IPv4 entry, 1 cell:  start address (host order) | row
- *   IPv6 entry, 3 cells: start bits 127..64; start bits 63..0; 0 | row
- * Neighbouring root cells may share entries.
+ * `offset in the blob of the first entry | entry count`. The entries of one root cell are sorted by start; the first
+ * one starts at or before the first address of the cell, so that the answer is always the last entry with start <=
+ * address. IPv4 entry, 1 cell:  start address (host order) | row IPv6 entry, 3 cells: start bits 127..64; start
+ * bits 63..0; 0 | row Neighbouring root cells may share entries.
  *
- * Row: CGN_EGRESS_CONTEXTS or CGN_BIND_CONTEXTS cells, one a context: `offset in the blob of a port list | entry count`.
- * Port list: cells sorted by first port: `first port | rule reference`; the first entry starts at port 0.
+ * Row: CGN_EGRESS_CONTEXTS or CGN_BIND_CONTEXTS cells, one a context: `offset in the blob of a port list | entry
+ * count`. Port list: cells sorted by first port: `first port | rule reference`; the first entry starts at port 0.
  *
- * Rule reference: 0 corrupt (denies), 1 nothing decided here (next policy), otherwise 2 + index of the rule in its policy.
- * The defaults of a policy that decide (allow, deny) are rules too, behind its own ones.
+ * Rule reference: 0 corrupt (denies), 1 nothing decided here (next policy), otherwise 2 + index of the rule in its
+ * policy. The defaults of a policy that decide (allow, deny) are rules too, behind its own ones.
  */
 #define CGN_REF_CORRUPT 0u
 #define CGN_REF_NONE 1u
 #define CGN_REF_RULE 2u
 
 /*
- * Rule cell: HI = rule id, LO = errno << 16 | flags << 8 | action. Ids below CGN_RULE_FIRST are built in and have cells too.
+ * Rule cell: HI = rule id, LO = errno << 16 | flags << 8 | action. Ids below CGN_RULE_FIRST are built in and have cells
+ * too.
  */
 #define CGN_RULE_DEFAULT 0 /* nothing decided: the daemon's default_action */
 #define CGN_RULE_UNLABELLED 1 /* a cgroup below the root that has no label: denied */
@@ -132,11 +133,11 @@ enum cgn_tier {
 #define CGN_RULE_LOG (1u << 0) /* make an event when it decides */
 
 /*
- * Subject automaton: deterministic, over the bytes of a cgroup's path below the root. State 0 is the root itself; a child
- * is reached by feeding '/' and its name. State cells, 2 each: `default next state | offset of the accept list or 0`,
- * `offset of the edges | edge count`. Edge cells, sorted by byte: `byte | next state`.
- * Accept list: `number of policies whose subject matches here | number of those whose not: matches here`, then one cell
- * a policy id: the matching ones ascending, then the excluding ones ascending. Offsets here count from the image's start.
+ * Subject automaton: deterministic, over the bytes of a cgroup's path below the root. State 0 is the root itself; a
+ * child is reached by feeding '/' and its name. State cells, 2 each: `default next state | offset of the accept list or
+ * 0`, `offset of the edges | edge count`. Edge cells, sorted by byte: `byte | next state`. Accept list: `number of
+ * policies whose subject matches here | number of those whose not: matches here`, then one cell a policy id: the
+ * matching ones ascending, then the excluding ones ascending. Offsets here count from the image's start.
  */
 #define CGN_STATE_CELLS 2
 
@@ -179,8 +180,8 @@ struct cgn_entry { /* cgn_labels[cgroup id] */
 };
 
 /*
- * Counters: cgn_counters[slot] is an array of 64-bit cells, (row * rule count + rule id) * 2 + kind. One row a possible CPU, and one
- * more, the last, that only the daemon writes: what earlier generations had counted.
+ * Counters: cgn_counters[slot] is an array of 64-bit cells, (row * rule count + rule id) * 2 + kind. One row a possible
+ * CPU, and one more, the last, that only the daemon writes: what earlier generations had counted.
  */
 enum cgn_counter {
 	CGN_COUNT_ENFORCED = 0,
@@ -216,7 +217,8 @@ struct cgn_flow_key { /* cgn_flows: what one event tells; every byte set */
 	__u8 errno_; /* the call got, 0 if allowed */
 	__u32 reserved;
 	__u64 cgroup_id; /* of the identity that decided */
-	__u64 address[2]; /* the remote (egress) or wanted local (bind) one: bits 127..64, 63..0; IPv4 in the low 32 bits */
+	__u64 address[2]; /* the remote (egress) or wanted local (bind) one: bits 127..64, 63..0; IPv4 in the low 32
+			     bits */
 };
 
 struct cgn_flow_value {

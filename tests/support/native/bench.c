@@ -2,9 +2,9 @@
 /*
  * bench CGROUP|- PORT
  *
- * Joins CGROUP and measures: for each line "OPERATION COUNT" on stdin, does OPERATION COUNT times and prints the nanoseconds
- * it took. Operations: sendto (receive queue full), sendto-drained, connect (UDP), tcp (socket, connect, accept, close).
- * All on 127.0.0.1. Must not know policies.
+ * Joins CGROUP and measures: for each line "OPERATION COUNT" on stdin, does OPERATION COUNT times and prints the
+ * nanoseconds it took. Operations: sendto (receive queue full), sendto-drained, connect (UDP), tcp (socket, connect,
+ * accept, close). All on 127.0.0.1. Must not know policies.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -105,10 +105,10 @@ static int64_t now_ns(void)
 
 static int64_t measure(const char *operation, long count)
 {
-	void (*one)(void) = !strcmp(operation, "sendto")	  ? send_one
+	void (*one)(void) = !strcmp(operation, "sendto")	   ? send_one
 			    : !strcmp(operation, "sendto-drained") ? send_and_receive
-			    : !strcmp(operation, "connect")	  ? connect_udp
-								  : tcp_cycle;
+			    : !strcmp(operation, "connect")	   ? connect_udp
+								   : tcp_cycle;
 
 	drain();
 	if (one == send_one) /* fill the receive queue first */

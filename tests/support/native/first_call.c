@@ -2,9 +2,9 @@
 /*
  * first_call PARENT SUFFIX COUNT clone|move DEPTH ADDRESS PORT
  *
- * Makes COUNT cgroups PARENT/N-SUFFIX (and DEPTH more below each), starts one process in each as early as the kernel can, which
- * connects at once (UDP and TCP), and prints how often each errno came back: {"calls": N, "1": N, ...}. "0" is an escape.
- * Works in batches, so that many cgroups are young at the same time. Must not know policies.
+ * Makes COUNT cgroups PARENT/N-SUFFIX (and DEPTH more below each), starts one process in each as early as the kernel
+ * can, which connects at once (UDP and TCP), and prints how often each errno came back: {"calls": N, "1": N, ...}. "0"
+ * is an escape. Works in batches, so that many cgroups are young at the same time. Must not know policies.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>

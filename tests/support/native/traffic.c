@@ -2,8 +2,8 @@
 /*
  * traffic CGROUP ALLOWED DENIED PORT DENY_ERRNO PAUSE_US
  *
- * Joins CGROUP and, until SIGTERM, connects and sends to an allowed and to a denied address, comparing each result with what it
- * must be. A line on stdin is answered with the count so far; at the end prints
+ * Joins CGROUP and, until SIGTERM, connects and sends to an allowed and to a denied address, comparing each result with
+ * what it must be. A line on stdin is answered with the count so far; at the end prints
  * {"calls": N, "wrong": N, "first": "what the first wrong one was"}. Must not know policies.
  */
 #define _GNU_SOURCE
