@@ -28,6 +28,17 @@ def read(dirs: list[Path]) -> list[tuple[str, bytes]]:
     return [(f"{Path(f.path).parent.name}/{Path(f.path).name}", f.data) for f in reading.files]
 
 
+def test_files_that_are_too_large_together_are_refused(tmp_path: Path) -> None:
+    for name, size in (("a", 9 << 20), ("b", 9 << 20), ("c", 1 << 20)):
+        with (tmp_path / f"{name}.yaml").open("wb") as file:
+            file.truncate(size)
+    reading = read_policies([str(tmp_path)])
+    (problem,) = reading.problems
+    assert problem.file == str(tmp_path / "b.yaml")
+    assert "16777216 bytes in all policy files together" in problem.message
+    assert [len(content.data) >> 20 for content in reading.files] == [9, 1]
+
+
 def test_first_directory_masks_later_ones_by_name(dirs: list[Path]) -> None:
     for directory in dirs:
         (directory / "a.yaml").write_text(directory.name)

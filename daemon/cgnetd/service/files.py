@@ -20,6 +20,10 @@ class BeingWritten(OSError):
     """Somebody has the file open for writing: what it holds now may be half of what it will hold."""
 
 
+class TooLarge(OSError):
+    """The file has more bytes than are accepted."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stamp:
     """What tells whether a file is the one that was read. All zero: there is none."""
@@ -50,10 +54,10 @@ def stamp(path: str) -> Stamp:
         return Stamp(path)
 
 
-def read_whole(path: str) -> FileContent:
+def read_whole(path: str, largest_bytes: int = LARGEST_BYTES) -> FileContent:
     """Read a regular file as one consistent whole.
 
-    Raises BeingWritten while it is open for writing, OSError if it cannot be read, is no regular file or is too large.
+    Raises BeingWritten while it is open for writing, TooLarge, OSError if it cannot be read or is no regular file.
     """
     # O_NONBLOCK: a FIFO of that name must not hold the daemon.
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
@@ -61,7 +65,7 @@ def read_whole(path: str) -> FileContent:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError("not a regular file")
         _hold_writers(fd)
-        return _read_stable(path, fd)
+        return _read_stable(path, fd, largest_bytes)
     finally:
         os.close(fd)  # gives the lease up
 
@@ -81,22 +85,22 @@ def _hold_writers(fd: int) -> None:
         return
 
 
-def _read_stable(path: str, fd: int) -> FileContent:
+def _read_stable(path: str, fd: int, largest_bytes: int) -> FileContent:
     for _ in range(_ATTEMPTS):
         before = os.fstat(fd)
-        if before.st_size > LARGEST_BYTES:
-            raise OSError(f"too large: {before.st_size} bytes, accepted are up to {LARGEST_BYTES}")
-        data = _read_all(fd)
+        if before.st_size > largest_bytes:
+            raise TooLarge(f"too large: {before.st_size} bytes, accepted are up to {largest_bytes}")
+        data = _read_all(fd, largest_bytes)
         after = _stamp(path, os.fstat(fd))
         if after == _stamp(path, before) and len(data) == after.size:
             return FileContent(after, data)
     raise BeingWritten("changes while it is read")
 
 
-def _read_all(fd: int) -> bytes:
+def _read_all(fd: int, largest_bytes: int) -> bytes:
     os.lseek(fd, 0, os.SEEK_SET)
     with os.fdopen(fd, "rb", closefd=False) as stream:
-        return stream.read(LARGEST_BYTES + 1)
+        return stream.read(largest_bytes + 1)
 
 
 def _stamp(path: str, status: os.stat_result) -> Stamp:

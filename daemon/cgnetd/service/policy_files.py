@@ -12,10 +12,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cgnetd.errors import Problem
-from cgnetd.service.files import BeingWritten, FileContent, read_whole
+from cgnetd.service.files import BeingWritten, FileContent, TooLarge, read_whole
 
+# Of all policy files: a rule takes fifty times its text while it is read, and the daemon is deaf meanwhile.
+LARGEST_TOTAL_BYTES = 16 * 1024 * 1024
 SUFFIX = ".yaml"
 _MISTAKEN_SUFFIX = ".yml"
+_TOO_LARGE = (
+    f"is too large: accepted are {LARGEST_TOTAL_BYTES} bytes in all policy files together; long lists of addresses go "
+    "into files of an AddressSet"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +80,22 @@ def read_paths(paths: Iterable[str]) -> Reading:
     files: list[FileContent] = []
     problems: list[Problem] = []
     writing: list[str] = []
+    left_bytes = LARGEST_TOTAL_BYTES
     for path in paths:
         try:
-            content = read_whole(path)
+            content = read_whole(path, left_bytes)
         except BeingWritten as error:
             writing.append(path)
             problems.append(_whole(path, str(error)))
+        except TooLarge:
+            problems.append(_whole(path, _TOO_LARGE))
         except OSError as error:
             problems.append(_whole(path, f"cannot be read: {error.strerror or error}"))
         else:
             # Told empty only now: a file that an editor has just truncated is one being written, not a disabled one.
             if content.data:
                 files.append(content)
+            left_bytes -= len(content.data)
     return Reading(tuple(files), tuple(problems), (), tuple(writing))
 
 
