@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 from cgnetd.cli.answer import Answer, Stream, Style
@@ -17,6 +19,9 @@ from cgnetd.cli.problems import error_data
 from cgnetd.errors import CgnetdError
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+
+# Names of processes and cgroups are whatever somebody chose: of what steers a terminal only our own colours go through.
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1a\x1c-\x1f\x7f-\x9f]|\x1b(?!\[[0-9]{1,2}m)")
 
 Command = Callable[[Style], "Answer | Stream"]
 
@@ -31,6 +36,9 @@ def run(program: str, as_json: bool, command: Command) -> int:
 
 def hand_over(program: str, command: Callable[[], int], as_json: bool = False) -> int:
     """The same for a command that has nothing to print but its errors; it returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names need not be text, nor terminals able to show them
+            stream.reconfigure(errors="backslashreplace")
     try:
         return command()
     except CgnetdError as error:
@@ -39,14 +47,17 @@ def hand_over(program: str, command: Callable[[], int], as_json: bool = False) -
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # Whoever read us has seen enough. stdout must not be flushed at exit: that would raise again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_stdout()  # whoever read us has seen enough
         return 0
+    except _UnwrittenError as error:
+        _abandon_stdout()
+        _show_error(program, error, as_json=False)
+        return error.exit_code
 
 
 def say(line: str) -> None:
     """One line for whoever started us, at once."""
-    print(line, flush=True)
+    _put(line)
 
 
 def wants_json(arguments: list[str]) -> bool:
@@ -57,14 +68,35 @@ def wants_json(arguments: list[str]) -> bool:
 def _show(answer: Answer | Stream, as_json: bool) -> int:
     if isinstance(answer, Stream):
         for item in answer.items:
-            print(_compact(item) if as_json else answer.line(item), flush=True)
+            _put(_compact(item) if as_json else _harmless(answer.line(item)))
     elif as_json:
-        print(json.dumps(answer.data, indent=2, ensure_ascii=False))
-    else:
-        for line in answer.lines:
-            print(line)
-    sys.stdout.flush()  # a broken pipe shows here, not at exit
+        _put(json.dumps(answer.data, indent=2, ensure_ascii=False))
+    elif answer.lines:
+        _put("\n".join(map(_harmless, answer.lines)))
     return answer.exit_code
+
+
+class _UnwrittenError(CgnetdError):
+    """stdout did not take an answer."""
+
+
+def _put(text: str) -> None:
+    """Write a line to stdout; a broken pipe shows here, not at exit."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _UnwrittenError(f"write to stdout: {error.strerror}") from error
+
+
+def _abandon_stdout() -> None:
+    """Let nothing be written at exit: that would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _harmless(line: str) -> str:
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", line)
 
 
 def _show_error(program: str, error: CgnetdError, as_json: bool) -> None:
@@ -73,7 +105,7 @@ def _show_error(program: str, error: CgnetdError, as_json: bool) -> None:
         return
     style = _style(sys.stderr)
     for line in str(error).splitlines() or [type(error).__name__]:
-        print(f"{program}: {style.bad('error')}: {line}", file=sys.stderr)
+        print(_harmless(f"{program}: {style.bad('error')}: {line}"), file=sys.stderr)
 
 
 def _style(stream: TextIO) -> Style:
