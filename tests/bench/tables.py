@@ -10,9 +10,9 @@ from bench.goals import goals
 
 
 def text(found: Mapping[str, Any]) -> str:
-    parts = {"machine": _machine, "calls": _calls, "reload": _reload, "idle": _idle}
+    parts = {"machine": _machine, "calls": _calls, "verdicts": _verdicts, "reload": _reload, "idle": _idle}
     shown = [*(parts[name](result) for name, result in found.items()), _goals(found)]
-    return "\n\n".join("\n".join(lines) for lines in shown)
+    return "\n\n".join(filter(None, ("\n".join(lines) for lines in shown)))
 
 
 def _machine(result: Mapping[str, Any]) -> Iterator[str]:
@@ -32,6 +32,13 @@ def _calls(result: Mapping[str, Any]) -> Iterator[str]:
 
 def _spread(ratio: Mapping[str, float]) -> str:
     return f"{ratio['ratio']:.3f} [{ratio['low']:.3f} {ratio['high']:.3f}]"
+
+
+def _verdicts(result: Mapping[str, Any]) -> Iterator[str]:
+    yield "verdicts that no CPU remembers: ns, by policies in the chain"
+    for rules, chains in result.items():
+        costs = "   ".join(f"{policies}: {ns:.0f}" for policies, ns in chains.items())
+        yield f"  {rules + ' rule' + 's' * (rules != '1') + ' each':<16} {costs}"
 
 
 def _reload(result: Mapping[str, Any]) -> Iterator[str]:
@@ -55,6 +62,7 @@ def _idle(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _goals(found: Mapping[str, Any]) -> Iterator[str]:
-    yield "goals"
-    for goal in goals(found):
+    for number, goal in enumerate(goals(found)):
+        if not number:
+            yield "goals"
         yield f"  {goal.name:<42} {goal.limit:<23} {goal.measured:<22} {'reached' if goal.reached else 'MISSED'}"
