@@ -31,7 +31,7 @@ _GOVERNED, _QUIET = 1 << 40, 1 << 41  # ids of no cgroup
 
 
 def measure(objects: Path) -> dict[str, Any]:
-    """Nanoseconds a verdict, best of some turns, less those for a cgroup that nothing governs; by rules and policies."""
+    """Nanoseconds a verdict, best of some turns, less those where nothing governs; by rules and policies."""
     return {str(rules): {str(chain): _verdict_ns(objects, chain, rules) for chain in CHAINS} for rules in RULES}
 
 
