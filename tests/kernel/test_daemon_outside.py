@@ -110,6 +110,8 @@ def test_events_can_be_followed(app: Governed) -> None:
             "port 70000 is not a number from 0 to 65535",
         ),
         ("explain", {"pid": 4194305}, "process 4194305 is gone"),
+        ("explain", {"pid": True}, "accepted is either cgroup, a path"),
+        ("explain", {"cgroup": "/\ud800"}, "accepted is either cgroup, a path"),
         ("events", {"count": -1}, "count -1 is not a number"),
         ("events", {"follow": "yes"}, "follow 'yes' is neither true nor false"),
     ],

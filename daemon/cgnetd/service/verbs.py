@@ -103,9 +103,9 @@ class Verbs:
 
     def _subject_path(self, args: Mapping[str, Any]) -> str:
         cgroup, pid = args.get("cgroup"), args.get("pid")
-        if isinstance(cgroup, str) and cgroup.startswith("/") and pid is None:
+        if isinstance(cgroup, str) and cgroup.startswith("/") and pid is None and _is_file_name(cgroup):
             return cgroup.rstrip("/") or "/"
-        if isinstance(pid, int) and cgroup is None:
+        if isinstance(pid, int) and not isinstance(pid, bool) and cgroup is None:
             path = self._reconciler.root.pid_path(pid)
             if path is None:
                 raise UsageError(f"explain: process {pid} is gone, or not below the cgroup root")
@@ -147,3 +147,12 @@ class Verbs:
     async def _flush(self, _args: Mapping[str, Any]) -> Answer:
         removed = self._actions.flush()
         return Answer({"links": list(removed.links), "maps": removed.maps, "left": list(removed.left)})
+
+
+def _is_file_name(text: str) -> bool:
+    """Whether bytes of a file system can be meant: half a surrogate pair is none."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
