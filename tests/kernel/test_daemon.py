@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from cgnetd.cli.problems import DaemonError
+from cgnetd.datapath.abi import CHAIN_MAX
 from support.governed import OPEN, SHUT, Governed, connect, eventually, governed, policy
 from support.sandbox import PrivateCgroup
 
@@ -284,6 +285,15 @@ def test_flush_takes_everything_away_until_a_reload(app: Governed) -> None:
     assert connect(app.app, SHUT) == DENIED
     assert app.daemon.ask("status")["generation"] == 2
     assert app.await_record("flow")["policy"] == "app"
+
+
+def test_cgroup_with_too_many_policies_is_denied_and_told(app: Governed) -> None:
+    text = "---\n".join(policy().replace("name: app", f"name: app{number}", 1) for number in range(CHAIN_MAX + 1))
+    app.daemon.write_policy("app.yaml", text)
+    app.start()
+    assert connect(app.app, OPEN) == errno.EPERM
+    assert app.await_record("flow")["rule"] == "overflow"
+    assert app.daemon.ask("status")["overflow"] == {"cgroups": 1, "examples": ["/app"]}
 
 
 def test_second_daemon_refuses_and_says_who_is_there(app: Governed, tmp_path: Path) -> None:

@@ -32,32 +32,39 @@ def run(args: argparse.Namespace, style: Style) -> Answer:
 
     configured = settings(args)
     loaded = load(args.places) if args.places else load_directories(configured.policy_dirs)
-    problems, sizes = loaded.problems, {}
+    problems, warnings = loaded.problems, loaded.warnings
+    sizes: dict[str, Any] = {}
     if loaded.policy_set is not None:
         try:
-            sizes = compiled_sizes(loaded.policy_set, configured)
+            sizes, crowds = compiled(loaded.policy_set, configured)
+            warnings = tuple(sorted((*warnings, *crowds)))
         except PolicyError as error:
             problems = error.problems
     data = {
         "ok": not problems,
         "files": list(loaded.files),
         "errors": [asdict(problem) for problem in problems],
-        "warnings": [asdict(warning) for warning in loaded.warnings],
+        "warnings": [asdict(warning) for warning in warnings],
         "sizes": sizes,
     }
-    lines = tuple(_lines(problems, loaded.warnings, len(loaded.files), sizes, style))
+    lines = tuple(_lines(problems, warnings, len(loaded.files), sizes, style))
     return Answer(data, lines, EXIT_BAD_POLICY if problems else 0)
 
 
-def compiled_sizes(policy_set: PolicySet, configured: Settings) -> dict[str, Any]:
-    """How large the compiled tables are, all together and by policy. Raises PolicyError for a set that does not fit."""
+def compiled(policy_set: PolicySet, configured: Settings) -> tuple[dict[str, Any], tuple[Problem, ...]]:
+    """How large the compiled tables are, all together and by policy, and what is doubtful about them.
+
+    Raises PolicyError for a set that does not fit.
+    """
+    from cgnetd.cli.crowded import crowds
     from cgnetd.datapath.compile import compile_image
 
     limit_cells = configured.limits.image_bytes // CELL_BYTES
     image = compile_image(policy_set, default_action=configured.default, generation=1, limit_cells=limit_cells)
     sizes = asdict(image.sizes)
     by_policy = zip(policy_set.policies, sizes.pop("policies"), strict=True)
-    return sizes | {"by_policy": {policy.name: part for policy, part in by_policy}}
+    sizes |= {"by_policy": {policy.name: part for policy, part in by_policy}}
+    return sizes, crowds(policy_set, image)
 
 
 def _lines(

@@ -96,7 +96,8 @@ def _lines(explained: Mapping[str, Any], style: Style) -> Iterator[str]:
         yield f"  with audit policies enforced: {shadow}, by {_decider(explained, 'shadow_')}"
     steps = explained["steps"]
     if not steps:
-        yield "no policy governs this cgroup"
+        crowded = explained["rule"] == "overflow" and not explained["policy"]
+        yield "more policies govern this cgroup than fit" if crowded else "no policy governs this cgroup"
         return
     yield style.strong("policies that govern it, in order:")
     rows = [_row(number, step) for number, step in enumerate(steps, 1)]

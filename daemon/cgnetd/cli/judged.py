@@ -10,11 +10,16 @@ import errno
 from collections.abc import Sequence
 from typing import Any
 
+from cgnetd.cli.crowded import RULE, can_be_crowded, is_crowded
 from cgnetd.cli.offline import load
+from cgnetd.datapath.compile import compile_image
 from cgnetd.errors import PolicyError
 from cgnetd.policy.evaluate import judge
 from cgnetd.policy.select import select
 from cgnetd.policy.types import Action, Decision, Flow, Outcome, Policy, Step
+
+_SOURCE = "from the files"
+_DENIED = {"verdict": "deny", "errno": "EPERM", "policy": "", "rule": RULE, "file": "", "line": 0}
 
 
 def judge_offline(places: Sequence[str], path: tuple[str, ...], flow: Flow, default_action: str) -> dict[str, Any]:
@@ -25,12 +30,18 @@ def judge_offline(places: Sequence[str], path: tuple[str, ...], flow: Flow, defa
     loaded = load(places)
     if loaded.policy_set is None:
         raise PolicyError(loaded.problems)
+    if can_be_crowded(loaded.policy_set):
+        image = compile_image(loaded.policy_set, default_action=Action(default_action), generation=1)
+        if is_crowded(image, path):
+            return (
+                _DENIED | {f"shadow_{key}": value for key, value in _DENIED.items()} | {"source": _SOURCE, "steps": []}
+            )
     chain = select(loaded.policy_set, path)
     decision = judge(chain, None, flow, Action(default_action))
     return {
         **_outcome("", decision.enforced, flow),
         **_outcome("shadow_", decision.shadow, flow),
-        "source": "from the files",
+        "source": _SOURCE,
         "steps": _steps(chain, decision),
     }
 

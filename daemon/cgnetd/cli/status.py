@@ -34,6 +34,14 @@ def _lines(status: Mapping[str, Any], style: Style) -> Iterator[str]:
         yield f"  {style.faint((name + ':').ljust(18))} {value}"
     yield from _section("policies", _policies(status), style)
     yield from _section("rules that decided", _counters(status), style)
+    overflow = status.get("overflow") or {}
+    if overflow.get("cgroups"):
+        examples = ", ".join(overflow.get("examples") or ())
+        yield (
+            style.bad("problem: ")
+            + f"more policies than fit govern {overflow['cgroups']} cgroups: every call there is "
+            f"denied (rule overflow): {examples}"
+        )
     for title, paint in (("problems", style.bad), ("warnings", style.doubtful)):
         for text in problem_texts(status.get(title)):
             yield paint(f"{title.removesuffix('s')}: ") + text

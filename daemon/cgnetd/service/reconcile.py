@@ -8,6 +8,7 @@ nor whom they are reported to.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -143,6 +144,10 @@ class Reconciler:
     def tree_size(self) -> int:
         """Cgroups below the root, itself included, as of the last walk."""
         return len(self.session.labels.tree) if self.session else 0
+
+    def paths(self) -> Iterator[str]:
+        """The path of every cgroup below the root, itself included, as of the last walk."""
+        return (cgroup.path for cgroup in self.session.labels.tree.values()) if self.session else iter(())
 
     def totals(self) -> list[int]:
         """Calls counted by rule, [rule id * 2 + kind]. KernelError."""

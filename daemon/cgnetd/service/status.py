@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from cgnetd.datapath import abi
@@ -16,6 +17,7 @@ from cgnetd.service.clock import rfc3339
 from cgnetd.service.control import problem_data
 from cgnetd.service.reconcile import Reconciler
 
+_EXAMPLES = 5
 STATS = ("ring_full", "lost", "unlabelled", "label_failed", "overflow", "corrupt")  # enum cgn_stat, in its order
 
 
@@ -36,6 +38,7 @@ def status(reconciler: Reconciler, service: Mapping[str, int]) -> dict[str, Any]
         "loaded_at": rfc3339(reconciler.loaded_ns) if running and reconciler.loaded_ns else "",
         "policies": _policies(index, totals, by_policy),
         "governed_cgroups": governed,
+        "overflow": _overflow(reconciler),
         "cgroups": reconciler.tree_size(),
         "cgroup_root": str(reconciler.root.path),
         "pin_dir": str(reconciler.settings.pin_dir),
@@ -61,6 +64,13 @@ def _governed(reconciler: Reconciler) -> tuple[int, Counter[int]]:
         governed += bool(label.policies) or label.overflow
         by_policy.update(label.policies)
     return governed, by_policy
+
+
+def _overflow(reconciler: Reconciler) -> dict[str, Any]:
+    """The cgroups where every call is denied, for more policies govern them than a label holds: how many, and a few."""
+    count = sum(label.overflow for label in reconciler.labels_in_force())
+    paths = (path for path in reconciler.paths() if reconciler.label_of_path(path).overflow) if count else ()
+    return {"cgroups": count, "examples": list(islice(paths, _EXAMPLES))}
 
 
 def _policies(index: RuleIndex | None, totals: Sequence[int], governed: Mapping[int, int]) -> list[dict[str, Any]]:
