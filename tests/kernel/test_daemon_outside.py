@@ -188,7 +188,7 @@ def test_closed_stdout_does_not_end_the_daemon(words: list[str], app: Governed, 
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
     [
-        ("--pin-dir", "/tmp/pins", "is not on a bpffs; mount one"),
+        ("--pin-dir", "/tmp/pins", "is not on a bpffs; choose one below"),
         ("--cgroup-root", "/tmp", "not a directory of a cgroup2 file system"),
         ("--cgroup-root", "/nonexistent", "No such file or directory"),
         ("--control-socket", "/proc/x/s", "make control socket /proc/x/s"),

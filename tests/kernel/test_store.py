@@ -159,9 +159,9 @@ def test_opening_without_create_changes_nothing(pin_dir: Path, cgroup_root: Cgro
 
 
 def test_place_that_is_no_bpffs_is_refused_with_advice(tmp_path: Path, cgroup_root: CgroupRoot) -> None:
-    with pytest.raises(PinError, match=f"not on a bpffs; mount one: .*mount -t bpf bpf {tmp_path}"):
+    with pytest.raises(PinError, match="not on a bpffs; choose one below /sys/fs/bpf"):
         Store.open(tmp_path / "cgnetd", cgroup_root, create=True)
-    with pytest.raises(PinError, match="not a directory; mount one"):
+    with pytest.raises(PinError, match="not a directory; choose one"):
         Store.open(tmp_path / "a" / "b", cgroup_root, create=True)
     assert list(tmp_path.iterdir()) == []
 

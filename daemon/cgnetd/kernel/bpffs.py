@@ -18,6 +18,7 @@ BPFFS_MAGIC = 0xCAFE4A11
 CGROUP2_MAGIC = 0x63677270
 
 _DOT = "(a name on a bpffs cannot hold a dot)"
+_ADVICE = "choose one below /sys/fs/bpf; if nothing is mounted there: mount -t bpf bpf /sys/fs/bpf"
 _STATFS_BYTES = 256  # struct statfs has 120; f_type is its first word
 
 
@@ -38,9 +39,9 @@ def check_pin_dir(path: Path) -> bool:
     except PermissionError as error:
         raise PinError(f"use pin directory {path}: {error.strerror} {_DOT}") from error
     if not place.is_dir():
-        raise PinError(f"use pin directory {path}: {place} is not a directory; {_mount_advice(place)}")
+        raise PinError(f"use pin directory {path}: {place} is not a directory; {_ADVICE}")
     if filesystem_magic(place) != BPFFS_MAGIC:
-        raise PinError(f"use pin directory {path}: {place} is not on a bpffs; {_mount_advice(place)}")
+        raise PinError(f"use pin directory {path}: {place} is not on a bpffs; {_ADVICE}")
     return place == path
 
 
@@ -60,10 +61,6 @@ def make_dir(path: Path) -> None:
         if error.errno in (errno.EPERM, errno.EACCES):
             raise PinError(f"make directory {path}: {error.strerror} {_DOT}") from error
         raise kernel_error(f"make directory {path}", error) from error
-
-
-def _mount_advice(place: Path) -> str:
-    return f"mount one: mkdir -p {place} && mount -t bpf bpf {place}"
 
 
 def remove_dir(path: Path) -> bool:
