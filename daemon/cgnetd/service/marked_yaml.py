@@ -34,10 +34,21 @@ class MarkedYamlError(Exception):
         self.problem = problem
 
 
+class _Loader(yaml.SafeLoader):
+    """Without aliases: one that stands for what it is in would never end."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(
+                problem="aliases are not accepted here", problem_mark=self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
+
+
 def read_marked(file: str, data: bytes) -> Marked:
     """Parse one document. Raises MarkedYamlError for what is no YAML, several documents, aliases or duplicate keys."""
     try:
-        loader = yaml.SafeLoader(data)
+        loader = _Loader(data)
         node = loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -46,6 +57,8 @@ def read_marked(file: str, data: bytes) -> Marked:
         raise MarkedYamlError(Problem(file, *place, "", message)) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise MarkedYamlError(Problem(file, 0, 0, "", " ".join(str(error).split()))) from None
+    except RecursionError:
+        raise MarkedYamlError(Problem(file, 0, 0, "", "is nested too deeply")) from None
     marks: dict[KeyPath, Where] = {}
     plain = _plain(loader, file, node, (), marks) if node is not None else None
     return Marked(plain, marks)
@@ -62,8 +75,8 @@ def _plain(loader: yaml.SafeLoader, file: str, node: yaml.Node, path: KeyPath, m
         return items
     try:
         return loader.construct_object(node)
-    except yaml.YAMLError as error:
-        raise _error(file, node, path, str(error)) from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # a date that is none, a number without end
+        raise _error(file, node, path, " ".join(str(error).split())) from None
 
 
 def _mapping(

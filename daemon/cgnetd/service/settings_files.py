@@ -22,6 +22,7 @@ from cgnetd.service.marked_yaml import KeyPath, Marked, MarkedYamlError, dotted,
 from cgnetd.service.settings import CONFIG_PATH, Settings
 
 COMMAND_LINE = "command line"
+_ACCEPTED = {"tuple_type": "a list", "model_type": "a mapping", "too_short": "a list with at least one item"}
 
 
 def load_settings(config: str | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -116,6 +117,8 @@ def _problem(detail: ErrorDetails, marks: Mapping[KeyPath, Where], path: str) ->
         if location[:length] in marks:
             where = marks[location[:length]]
             break
+    else:  # a dotted key of the command line names what is below a key that there is not
+        where = next((mark for key, mark in marks.items() if key[: len(location)] == location), where)
     return Problem(where.file, where.line, where.column, dotted(location), _message(detail))
 
 
@@ -123,6 +126,8 @@ def _message(detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
         return _unknown_key(detail["loc"])
     text = detail["msg"].removeprefix("Value error, ").replace("Input should", "it should")
+    if detail["type"] in _ACCEPTED:
+        text = f"accepted is {_ACCEPTED[detail['type']]}"
     shown = repr(detail["input"])
     return f"{shown[:60]} is not accepted: {text}"
 
