@@ -9,12 +9,12 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from cgnetd import __version__
-from cgnetd.cli import ctl, daemon
+from cgnetd.cli import ctl, daemon, status
 
 POLICY = """\
 apiVersion: cgnetd/v1
@@ -194,12 +194,28 @@ def test_a_command_line_that_cannot_be_understood_exits_2(cgnetctl: Ctl, words: 
 
 
 def test_common_options_are_taken_before_and_after_the_verb(tmp_path: Path) -> None:
-    before = ctl.parser().parse_args(["--json", "--control-socket", "/a", "status"])
-    after = ctl.parser().parse_args(["status", "--json", "--control-socket", "/a"])
+    parser = ctl.parser({"status": cast(ctl.Verb, status)})
+    before = parser.parse_args(["--json", "--control-socket", "/a", "status"])
+    after = parser.parse_args(["status", "--json", "--control-socket", "/a"])
     assert vars(before) == vars(after)
-    assert (
-        ctl.parser().parse_args(["--control-socket", "/a", "status", "--control-socket", "/b"]).control_socket == "/b"
+    assert parser.parse_args(["--control-socket", "/a", "status", "--control-socket", "/b"]).control_socket == "/b"
+
+
+def test_verb_imports_only_what_it_needs() -> None:
+    code = (
+        "import sys; from cgnetd.cli.ctl import main; main(['reload', '--control-socket', '/nowhere'])\n"
+        "print(*(name for name in ('pybpf', 'yaml', 'pydantic', 'cgnetd.policy') if name in sys.modules))"
     )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout.strip() == ""
+
+
+def test_help_tells_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--help"], ["--help", "status"]):
+        with pytest.raises(SystemExit):
+            ctl.main(words)
+        out = capsys.readouterr().out
+        assert all(f"    {name} " in out for name in ctl.VERBS)
 
 
 def test_bad_settings_exit_78(cgnetctl: Ctl, settings: Path) -> None:

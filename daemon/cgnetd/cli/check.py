@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from cgnetd.policy.types import PolicySet
     from cgnetd.service.settings import Settings
 
-NAME = "check"
 HELP = "parse and compile policies; errors, warnings, sizes; exits 78 on errors"
 
 EXIT_BAD_POLICY = PolicyError.exit_code

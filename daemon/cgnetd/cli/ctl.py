@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import NoReturn, Protocol, cast
 
-from cgnetd.cli import check, events, explain, flush, reload, status, term, version
+from cgnetd.cli import term
 from cgnetd.cli.answer import Answer, Stream, Style
 from cgnetd.errors import UsageError
 
@@ -18,7 +19,6 @@ PROGRAM = "cgnetctl"
 class Verb(Protocol):
     """What a module must have to be a verb."""
 
-    NAME: str
     HELP: str
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
@@ -26,7 +26,7 @@ class Verb(Protocol):
     def run(self, args: argparse.Namespace, style: Style) -> Answer | Stream: ...
 
 
-VERBS = tuple(cast(Verb, module) for module in (check, explain, status, events, reload, flush, version))
+VERBS = ("check", "explain", "status", "events", "reload", "flush", "version")  # modules of this package
 
 # Part of the language already, so that nobody takes the name of one for a misspelling.
 LATER_VERBS = ("test", "diff", "render", "apply", "confirm", "top", "sockets", "features", "panic")
@@ -45,24 +45,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _perform(words: list[str], style: Style) -> Answer | Stream:
-    args, rest = parser().parse_known_args(words)
+    verbs = _meant(words)
+    args, rest = parser(verbs).parse_known_args(words)
     if args.verb in LATER_VERBS:
         raise UsageError(f"{args.verb}: not supported yet by this version")
     if rest:
         raise UsageError(f"unrecognized arguments: {' '.join(rest)}; see {PROGRAM} {args.verb} --help")
-    verb = next(verb for verb in VERBS if args.verb == verb.NAME)
-    return verb.run(args, style)
+    return verbs[args.verb].run(args, style)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole grammar. The common options are taken before and after the verb."""
+def _meant(words: Sequence[str]) -> dict[str, Verb]:
+    """The verbs among the words, by name, or else all: importing all of them takes longer than most of them do."""
+    named = [name for name in VERBS if name in words]
+    wanted = VERBS if not named or "-h" in words or "--help" in words else named
+    return {name: cast(Verb, import_module(f"cgnetd.cli.{name}")) for name in wanted}
+
+
+def parser(meant: Mapping[str, Verb]) -> argparse.ArgumentParser:
+    """The grammar, of verbs that are not `meant` only the names. Common options are taken before and after the verb."""
     found = Parser(
         PROGRAM, description="Look at and steer cgnetd, the cgroup network policy daemon.", allow_abbrev=False
     )
     _add_common(found, None)
     verbs = found.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
-    for verb in VERBS:
-        below = verbs.add_parser(verb.NAME, help=verb.HELP, description=verb.HELP, allow_abbrev=False)
+    for name in VERBS:
+        verb = meant.get(name)
+        if verb is None:
+            verbs.add_parser(name, add_help=False)
+            continue
+        below = verbs.add_parser(name, help=verb.HELP, description=verb.HELP, allow_abbrev=False)
         _add_common(below, argparse.SUPPRESS)  # given after the verb it wins, not given it leaves the first one
         verb.add_arguments(below)
     for name in LATER_VERBS:

@@ -13,7 +13,6 @@ from cgnetd.cli.answer import Stream, Style
 from cgnetd.cli.defaults import control_socket
 from cgnetd.errors import UsageError
 
-NAME = "events"
 HELP = "recent denies, shadow denies and logged allows; -f goes on"
 
 

@@ -14,7 +14,6 @@ from cgnetd.cli.endpoint import HOOKS, PROTOCOLS, format_endpoint, parse_flow
 from cgnetd.cli.subject import Subject, resolve
 from cgnetd.policy.types import Flow, Hook
 
-NAME = "explain"
 HELP = "the verdict for a call, its rule, and every policy asked; exits 1 when denied"
 
 

@@ -14,7 +14,6 @@ from cgnetd.cli.answer import Answer, Style
 from cgnetd.cli.defaults import control_socket, settings
 from cgnetd.errors import NotRunningError, PinError, PrivilegeError
 
-NAME = "flush"
 HELP = "take all enforcement away; works with and without a daemon"
 
 

@@ -11,7 +11,6 @@ from cgnetd.cli.answer import Answer, Style
 from cgnetd.cli.defaults import control_socket
 from cgnetd.cli.problems import problem_texts
 
-NAME = "reload"
 HELP = "read the policies again and put them in force"
 
 

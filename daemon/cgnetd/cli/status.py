@@ -12,7 +12,6 @@ from cgnetd.cli.answer import Answer, Style, table
 from cgnetd.cli.defaults import control_socket
 from cgnetd.cli.problems import problem_texts
 
-NAME = "status"
 HELP = "generation, policies, governed cgroups, counters; exits 1 when not enforcing"
 
 

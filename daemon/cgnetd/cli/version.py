@@ -11,7 +11,6 @@ from cgnetd.cli.answer import Answer, Style
 from cgnetd.cli.defaults import control_socket
 from cgnetd.errors import CgnetdError
 
-NAME = "version"
 HELP = "versions of cgnetctl and of the running daemon"
 
 
