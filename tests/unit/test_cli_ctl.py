@@ -15,6 +15,7 @@ import pytest
 
 from cgnetd import __version__
 from cgnetd.cli import ctl, daemon, status
+from cgnetd.service import places
 
 POLICY = """\
 apiVersion: cgnetd/v1
@@ -202,12 +203,15 @@ def test_common_options_are_taken_before_and_after_the_verb(tmp_path: Path) -> N
 
 
 def test_verb_imports_only_what_it_needs() -> None:
+    if os.path.exists(places.CONFIG):
+        pytest.skip(f"{places.CONFIG} is there, and so is read")
     code = (
-        "import sys; from cgnetd.cli.ctl import main; main(['reload', '--control-socket', '/nowhere'])\n"
+        "import sys; from cgnetd.cli.ctl import main; main(['reload', *sys.argv[1:]])\n"
         "print(*(name for name in ('pybpf', 'yaml', 'pydantic', 'cgnetd.policy') if name in sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
-    assert done.stdout.strip() == ""
+    for words in (["--control-socket", "/nowhere"], []):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, check=True, text=True)
+        assert done.stdout.strip() == ""
 
 
 def test_help_tells_every_verb(capsys: pytest.CaptureFixture[str]) -> None:

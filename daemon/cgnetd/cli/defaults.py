@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from cgnetd.errors import CgnetdError
+from cgnetd.service import places
 
 if TYPE_CHECKING:
     from cgnetd.service.settings import Settings
@@ -25,7 +26,12 @@ def settings(args: argparse.Namespace) -> Settings:
 
 def control_socket(args: argparse.Namespace) -> str:
     """Where the daemon listens. Raises SettingsError."""
-    return str(args.control_socket or settings(args).control_socket)
+    if args.control_socket:
+        return str(args.control_socket)
+    # Importing the settings takes longer than all else that a verb does.
+    if args.config is None and not os.path.exists(places.CONFIG) and not os.path.exists(f"{places.CONFIG}.d"):
+        return places.CONTROL_SOCKET
+    return settings(args).control_socket
 
 
 def cgroup_root(args: argparse.Namespace) -> str | None:

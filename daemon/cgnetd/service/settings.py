@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from cgnetd.policy.types import Action
+from cgnetd.service import places
 from cgnetd.service.clock import parse_duration
 
-CONFIG_PATH = "/etc/cgnetd/cgnetd.yaml"
 _SECOND_NS = 10**9
 
 
@@ -95,7 +95,7 @@ class Settings(_Section):
     )
     pin_dir: Path = "/sys/fs/bpf/cgnetd"
     cgroup_root: Path | None = None
-    control_socket: Path = "/run/cgnetd/control.sock"
+    control_socket: Path = places.CONTROL_SOCKET
     default_action: Literal["allow", "deny"] = "allow"
     audit: Audit = Audit()
     metrics: Metrics = Metrics()

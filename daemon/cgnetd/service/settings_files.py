@@ -18,8 +18,9 @@ from pydantic_core import ErrorDetails
 
 from cgnetd.errors import Problem, SettingsError, UsageError
 from cgnetd.policy.types import Where
+from cgnetd.service import places
 from cgnetd.service.marked_yaml import KeyPath, Marked, MarkedYamlError, dotted, read_marked
-from cgnetd.service.settings import CONFIG_PATH, Settings
+from cgnetd.service.settings import Settings
 
 COMMAND_LINE = "command line"
 _ACCEPTED = {"tuple_type": "a list", "model_type": "a mapping", "too_short": "a list with at least one item"}
@@ -31,7 +32,7 @@ def load_settings(config: str | None = None, overrides: Mapping[str, Any] | None
     `overrides`: values by dotted key ("audit.sink"), stronger than the files. Raises SettingsError with one line a
     problem, `file:line:column: key: what is wrong, what is accepted`.
     """
-    path = config or CONFIG_PATH
+    path = config or places.CONFIG
     data: dict[str, Any] = {}
     marks: dict[KeyPath, Where] = {}
     for file in _files(path, must_exist=config is not None):
