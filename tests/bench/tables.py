@@ -8,6 +8,8 @@ from typing import Any
 
 from bench.goals import goals
 
+_ANSWERS = {True: "reached", False: "MISSED", None: "cannot be told"}
+
 
 def text(found: Mapping[str, Any]) -> str:
     parts = {"machine": _machine, "calls": _calls, "verdicts": _verdicts, "reload": _reload, "idle": _idle}
@@ -65,4 +67,4 @@ def _goals(found: Mapping[str, Any]) -> Iterator[str]:
     for number, goal in enumerate(goals(found)):
         if not number:
             yield "goals"
-        yield f"  {goal.name:<42} {goal.limit:<23} {goal.measured:<22} {'reached' if goal.reached else 'MISSED'}"
+        yield f"  {goal.name:<42} {goal.limit:<23} {goal.measured:<22} {_ANSWERS[goal.reached]}"
