@@ -237,7 +237,7 @@ def test_another_default_is_compiled_anew(default: str) -> None:
         assert compiled(wanted, cache=cache).cells == compiled(wanted).cells
 
 
-def test_equal_sets_read_twice_are_compared_once_for_all_rules() -> None:
+def test_equal_sets_read_twice_are_read_once_for_all_rules() -> None:
     def read() -> Policy:
         shared = AddressRanges(v4=tuple((i * 16, i * 16 + 7) for i in range(100_000)))
         return policy(*(egress(Action.DENY, shared, (i, i)) for i in range(1, 1000)))

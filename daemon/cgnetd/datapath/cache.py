@@ -1,33 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
 """What was compiled for the last policy sets, so that what has not changed is not compiled again.
 
-Policies are compared, not hashed: a hash would read every prefix of every set; a comparison stops at objects that are
-the same. Must not know how anything is compiled.
+Policies are known by a digest of what their rules match: keeping them would keep an object for every rule and prefix of
+a set in memory. Must not know how anything is compiled.
 """
 
 from __future__ import annotations
 
+import hashlib
+import marshal
 from array import array
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from cgnetd.datapath.blob import PolicyBlob
-from cgnetd.policy.types import AddressRanges, Policy, Rule, Subject, Tier
+from cgnetd.policy.types import AddressRanges, Policy, Range, Rule, Subject, Tier
 
 Subjects = tuple[tuple[Subject, Tier], ...]
+
+_DIGEST_BYTES = 32
+_PLAIN = 2  # version of marshal's format in which equal values have equal bytes
+_RANGES_AT_ONCE = 1 << 16
 
 
 class BlobCache:
     """Blobs by policy, and the last automaton by subjects. Not thread-safe. Holds what the last `retain` named."""
 
     def __init__(self) -> None:
-        self._blobs: dict[str, tuple[Policy, PolicyBlob]] = {}
+        self._blobs: dict[str, tuple[bytes, PolicyBlob]] = {}
         self._automaton: tuple[Subjects, tuple[array[int], int]] | None = None
+        self._addresses = _AddressDigests()
 
     def blob(self, policy: Policy, build: Callable[[Policy], PolicyBlob]) -> PolicyBlob:
-        """The blob of a policy whose rules are equal to these; built and kept if there is none."""
+        """The blob of a policy whose rules match as these do; built and kept if there is none."""
+        digest = _digest(policy, self._addresses)
         known = self._blobs.get(policy.name)
-        blob = known[1] if known is not None and same_rules(known[0], policy) else build(policy)
-        self._blobs[policy.name] = (policy, blob)
+        blob = known[1] if known is not None and known[0] == digest else build(policy)
+        self._blobs[policy.name] = (digest, blob)
         return blob
 
     def automaton(self, subjects: Subjects, build: Callable[[], tuple[array[int], int]]) -> tuple[array[int], int]:
@@ -37,42 +45,49 @@ class BlobCache:
         return self._automaton[1]
 
     def retain(self, policies: Collection[Policy]) -> None:
-        """Forget every policy that is not among these."""
+        """Forget every policy that is not among these, and all addresses."""
         names = {policy.name for policy in policies}
         for name in self._blobs.keys() - names:
             del self._blobs[name]
+        self._addresses = _AddressDigests()
 
 
-def same_rules(one: Policy, other: Policy) -> bool:
-    """Whether two policies compile into the same blob: same rules in the same order, whatever their names or places."""
-    if one is other:
-        return True
-    if (one.default_egress, one.default_bind) != (other.default_egress, other.default_bind):
-        return False
-    equal: dict[tuple[int, int], bool] = {}
-    return _same_list(one.egress, other.egress, equal) and _same_list(one.bind, other.bind, equal)
+class _AddressDigests:
+    """Digests of addresses, each object read once however many rules share it."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[AddressRanges, bytes]] = {}  # the object, so that its id stays its own
+
+    def of(self, addresses: AddressRanges | None) -> bytes:
+        if addresses is None:
+            return b""
+        known = self._known.get(id(addresses))
+        if known is None:
+            known = self._known[id(addresses)] = (addresses, _ranges_digest(addresses.v4, addresses.v6))
+        return known[1]
 
 
-def _same_list(one: Sequence[Rule], other: Sequence[Rule], equal: dict[tuple[int, int], bool]) -> bool:
-    return len(one) == len(other) and all(_same_rule(a, b, equal) for a, b in zip(one, other, strict=True))
+def _ranges_digest(*families: Sequence[Range]) -> bytes:
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for ranges in families:
+        digest.update(len(ranges).to_bytes(8, "little"))
+        for start in range(0, len(ranges), _RANGES_AT_ONCE):
+            digest.update(marshal.dumps(tuple(ranges[start : start + _RANGES_AT_ONCE]), _PLAIN))
+    return digest.digest()
 
 
-def _same_rule(one: Rule, other: Rule, equal: dict[tuple[int, int], bool]) -> bool:
-    return (
-        one.action is other.action
-        and one.ports == other.ports
-        and one.ephemeral == other.ephemeral
-        and one.protocols == other.protocols
-        and one.hooks == other.hooks
-        and _same_addresses(one.addresses, other.addresses, equal)
-    )
+def _digest(policy: Policy, addresses: _AddressDigests) -> bytes:
+    """Equal for policies that compile into the same blob: the same rules in order, whatever their names or places."""
+    defaults = (policy.default_egress.value, policy.default_bind.value)
+    sections = [[_matched(rule, addresses) for rule in rules] for rules in (policy.egress, policy.bind)]
+    return hashlib.blake2b(repr((defaults, sections)).encode(), digest_size=_DIGEST_BYTES).digest()
 
 
-def _same_addresses(one: AddressRanges | None, other: AddressRanges | None, equal: dict[tuple[int, int], bool]) -> bool:
-    """Compare two address objects once, however many rules share them."""
-    if one is other:
-        return True
-    key = (id(one), id(other))
-    if key not in equal:
-        equal[key] = one == other
-    return equal[key]
+def _matched(rule: Rule, addresses: _AddressDigests) -> tuple[object, ...]:
+    protocols = None if rule.protocols is None else _words(protocol.value for protocol in rule.protocols)
+    hooks = _words(hook.value for hook in rule.hooks)
+    return (rule.action.value, addresses.of(rule.addresses), protocols, rule.ports, rule.ephemeral, hooks)
+
+
+def _words(values: Iterable[str]) -> str:
+    return " ".join(sorted(values))

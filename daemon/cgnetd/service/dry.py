@@ -20,10 +20,10 @@ from cgnetd.kernel.cgroup import CgroupRoot
 from cgnetd.kernel.pins import check_meta
 from cgnetd.kernel.programs import Programs
 from cgnetd.kernel.store import Store
-from cgnetd.service.degraded import degradations
 from cgnetd.service.labelling import Differences, Labelling
 from cgnetd.service.observe import observe, observe_slots
-from cgnetd.service.policy_source import PolicySource
+from cgnetd.service.reconcile import policy_source
+from cgnetd.service.report import counted
 from cgnetd.service.session import Surroundings, object_dir
 from cgnetd.service.settings import Settings
 
@@ -33,15 +33,15 @@ def plan_lines(settings: Settings) -> Iterator[str]:
     with ExitStack() as stack:
         surroundings = Surroundings.find(settings)
         stack.callback(surroundings.close)
-        source = PolicySource(settings.policy_dirs, settings.default, settings.limits.image_bytes // 8)
-        asked = source.look()
-        if asked.image is None or asked.policy_set is None:
+        asked = policy_source(settings, surroundings.features).look()
+        if asked.image is None:
             raise PolicyError(asked.problems)
-        if not settings.limits.allow_degraded and (weak := degradations(asked.policy_set, surroundings.features)):
-            raise PolicyError(weak)
+        if asked.weaknesses and not settings.limits.allow_degraded:
+            raise PolicyError(asked.weaknesses)
         index = asked.image.index
-        rules = len(index.refs) - abi.RULE_FIRST
-        yield f"{len(index.policies)} policies with {rules} rules, {asked.image.sizes.bytes} bytes"
+        policies = counted(len(index.policies), "policy", "policies")
+        rules = counted(len(index.refs) - abi.RULE_FIRST, "rule", "rules")
+        yield f"{policies} with {rules}, {asked.image.sizes.bytes} bytes"
         yield from (f"warning: {warning}" for warning in asked.warnings)
         observed = _observed(settings, surroundings, asked.image)
         desired = _desired(settings, surroundings.root, asked.image)

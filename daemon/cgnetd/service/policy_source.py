@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import pwd
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from cgnetd.datapath.cache import BlobCache
@@ -29,12 +29,13 @@ _SETTLED_NS = 50_000_000  # a younger file can change again without a new time s
 class Asked:
     """What the files ask for.
 
-    `policy_set` and `image` are of the last set without mistakes, None before there was one. `problems` are of the
-    files as they are now: if there are any, they are not what `image` is of.
+    `image` is of the last set without mistakes, None before there was one; `weaknesses` are what was found in that set.
+    `problems` are of the files as they are now: if there are any, they are not what `image` is of. The set itself is
+    not kept: it is an object for every rule and prefix.
     """
 
-    policy_set: PolicySet | None = None
     image: Image | None = None
+    weaknesses: tuple[Problem, ...] = ()
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
     set_files: tuple[str, ...] = ()
@@ -60,8 +61,17 @@ class _Inputs:
 class PolicySource:
     """Policy directories as a source of images. Keeps compiled parts of unchanged policies."""
 
-    def __init__(self, directories: Sequence[str], default_action: Action, limit_cells: int) -> None:
+    def __init__(
+        self,
+        directories: Sequence[str],
+        default_action: Action,
+        limit_cells: int,
+        *,
+        find_weaknesses: Callable[[PolicySet], tuple[Problem, ...]] = lambda _: (),
+    ) -> None:
+        """`find_weaknesses`: asked about each set that has no mistakes."""
         self.directories = tuple(directories)
+        self._find_weaknesses = find_weaknesses
         self._default_action = default_action
         self._limit_cells = limit_cells
         self._cache = BlobCache()
@@ -113,9 +123,9 @@ class PolicySource:
             except PolicyError as error:
                 problems = error.problems
         warnings = tuple(sorted((*reading.warnings, *parsed.warnings)))
-        found = Asked(parsed.policy_set, image, (), warnings, parsed.set_files, ())
-        if image is not None:
-            return found
+        if image is not None and parsed.policy_set is not None:
+            weaknesses = self._find_weaknesses(parsed.policy_set)
+            return Asked(image, weaknesses, warnings=warnings, set_files=parsed.set_files)
         return replace(
             self.asked,
             problems=tuple(sorted(problems)),

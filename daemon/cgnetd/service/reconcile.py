@@ -17,6 +17,7 @@ from cgnetd.datapath.label import Label, child_label, root_label
 from cgnetd.datapath.state import DesiredState, SlotState, diff, hooks_in_force
 from cgnetd.datapath.steps import Activate, Control, Plan
 from cgnetd.errors import CgnetdError, Problem
+from cgnetd.kernel.features import Features
 from cgnetd.kernel.flush import Flushed, flush
 from cgnetd.service.apply import Application
 from cgnetd.service.degraded import degradations
@@ -50,7 +51,7 @@ class Reconciler:
         self.settings = settings
         self.features = surroundings.features
         self.root = surroundings.root
-        self.source = PolicySource(settings.policy_dirs, settings.default, settings.limits.image_bytes // 8)
+        self.source = policy_source(settings, surroundings.features)
         self.session: Session | None = None
         self.running: Generation | None = None
         self.loaded_ns = 0  # since 1970, when the generation in force was put there or adopted
@@ -164,17 +165,12 @@ class Reconciler:
 
     def _judged(self, asked: Asked) -> Asked:
         """A set that this kernel would weaken is rejected like one with errors, unless that was allowed."""
-        if asked.policy_set is None or self.settings.limits.allow_degraded:
+        if not asked.weaknesses or self.settings.limits.allow_degraded:
             return asked
-        found = degradations(asked.policy_set, self.features)
-        if not found:
-            return asked
-        return replace(asked, image=None, problems=tuple(sorted((*asked.problems, *found))))
+        return replace(asked, image=None, problems=tuple(sorted((*asked.problems, *asked.weaknesses))))
 
     def _degraded(self, asked: Asked) -> tuple[Problem, ...]:
-        if asked.policy_set is None or not self.settings.limits.allow_degraded:
-            return ()
-        return degradations(asked.policy_set, self.features)
+        return asked.weaknesses if self.settings.limits.allow_degraded else ()
 
     def _converge(self, report: PassReport, asked: Asked, *, closely: bool) -> PassReport:
         before = self.running
@@ -282,6 +278,14 @@ class Reconciler:
         if changed:
             hooks = {name: found.state.value for name, found in session.links.observe(needed).items()}
         self.hooks = {name: hooks.get(name, "missing pin") for name in needed}
+
+
+def policy_source(settings: Settings, features: Features) -> PolicySource:
+    """The policy files of these settings, judged by what this kernel can do."""
+    limit_cells = settings.limits.image_bytes // 8
+    return PolicySource(
+        settings.policy_dirs, settings.default, limit_cells, find_weaknesses=lambda found: degradations(found, features)
+    )
 
 
 def _until_in_force(plan: Plan) -> Plan:
