@@ -17,7 +17,8 @@ from cgnetd.datapath.automaton import build_automaton
 from cgnetd.datapath.blob import BlobSizes, PolicyBlob, compile_policy
 from cgnetd.datapath.budget import DEFAULT_LIMIT_CELLS, too_large
 from cgnetd.datapath.cache import BlobCache
-from cgnetd.datapath.rules import ACTIONS, RuleIndex, RuleRef, built_in_refs, policy_ref, policy_refs, rule_cell
+from cgnetd.datapath.refs import RuleRef, RuleRefs
+from cgnetd.datapath.rules import ACTIONS, RuleIndex, built_in_refs, policy_ref, policy_refs, rule_cell
 from cgnetd.policy.types import Action, Policy, PolicySet
 
 MAX_POLICIES = 0xFFFF  # a label holds policy ids of 16 bits
@@ -75,7 +76,7 @@ def compile_image(
     subjects = tuple((policy.subject, policy.tier) for policy in policies)
     automaton, states = cache.automaton(subjects, lambda: build_automaton(policies, base))
     cache.retain(policies)
-    refs = _rule_refs(policies, default_action)
+    refs = RuleRefs(_rule_refs(policies, default_action))
     cells = _layout(policies, blobs, automaton, refs, limit_cells)
     cells[abi.IMAGE_DEFAULT] = abi.cell(generation, ACTIONS[default_action.value])
     cells[abi.IMAGE_STATES] = abi.cell(base, states)
@@ -100,11 +101,11 @@ def image_digest(cells: array[int] | memoryview, index: RuleIndex) -> str:
     return sha.hexdigest()
 
 
-def _rule_refs(policies: Sequence[Policy], default_action: Action) -> tuple[RuleRef, ...]:
+def _rule_refs(policies: Sequence[Policy], default_action: Action) -> list[RuleRef]:
     refs = list(built_in_refs(default_action))
     for policy in policies:
         refs.extend(policy_refs(policy, len(refs)))
-    return tuple(refs)
+    return refs
 
 
 def _layout(

@@ -13,28 +13,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from cgnetd.datapath import abi
+from cgnetd.datapath.refs import RuleRef, RuleRefs
 from cgnetd.policy.types import Action, Policy, Rule, Section
 
 EPERM = 1  # errno of every deny that no rule words
 
 BUILT_IN = ("default_action", "unlabelled", "corrupt", "overflow")  # names of the rule ids below abi.RULE_FIRST
-
-
-class RuleRef(NamedTuple):
-    """One rule id. A built-in rule has an empty policy, section, file and tier; a default is named "default.egress" or
-    "default.bind" and stands where `spec.default` does."""
-
-    rule_id: int
-    policy: str
-    rule: str
-    section: str  # "egress" | "bind" | ""
-    file: str
-    line: int  # from 1, 0 = nowhere
-    action: str  # "allow" | "deny" | "pass"
-    errno: int  # of a deny, positive; 0 else
-    log: bool
-    tier: str  # "admin" | "normal" | "baseline" | ""
-    audit: bool
 
 
 class PolicyRef(NamedTuple):
@@ -57,7 +41,7 @@ class RuleIndex:
 
     generation: int
     digest: str
-    refs: tuple[RuleRef, ...]
+    refs: RuleRefs
     policies: tuple[PolicyRef, ...]
 
     def with_generation(self, generation: int) -> RuleIndex:
@@ -66,7 +50,7 @@ class RuleIndex:
 
     def to_bytes(self) -> bytes:
         """JSON without padding; equal indexes give equal bytes."""
-        document = [self.generation, self.digest, self.refs, self.policies]
+        document = [self.generation, self.digest, list(self.refs), self.policies]
         return json.dumps(document, separators=(",", ":")).encode("ascii")
 
     @classmethod
@@ -74,12 +58,9 @@ class RuleIndex:
         """The index that `to_bytes` wrote; NUL padding behind it is ignored. ValueError if it is not one."""
         try:
             generation, digest, refs, policies = json.loads(data.rstrip(b"\0"))
-            index = cls(int(generation), str(digest), tuple(map(_rule_ref, refs)), tuple(map(_policy_ref, policies)))
-        except (TypeError, ValueError) as error:
+            return cls(int(generation), str(digest), RuleRefs(map(_rule_ref, refs)), tuple(map(_policy_ref, policies)))
+        except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"read rule index: {error}") from error
-        if any(ref.rule_id != i for i, ref in enumerate(index.refs)):
-            raise ValueError("read rule index: rule ids are not dense")
-        return index
 
 
 def _rule_ref(fields: list[object]) -> RuleRef:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cgnetd.datapath import abi
-from cgnetd.datapath.rules import RuleIndex, RuleRef
+from cgnetd.datapath.refs import RuleRef
+from cgnetd.datapath.rules import RuleIndex
 
 
 def carried(old: RuleIndex, totals: Sequence[int], new: RuleIndex) -> list[int]:
