@@ -103,6 +103,20 @@ __noinline int cgn_govern_matching(__u32 slot, __u32 tier, __u32 first, __u32 co
 	return true;
 }
 
+/*
+ * One of the parent's exclusions, which stand behind its chain. On its own: inlined into a loop it makes clang fall
+ * through from one turn to the next, which the verifier before 6.3 refuses as a "back-edge".
+ */
+__noinline int cgn_exclude_inherited(__u32 slot, __u32 which)
+{
+	const struct cgn_label *parent = &cgn_work.parent.slot[slot & (CGN_SLOTS - 1)];
+	__u32 place = parent->governing + which;
+
+	if (which < parent->excluded && place < CGN_CHAIN_MAX)
+		cgn_exclude(parent->policy[place]);
+	return 0;
+}
+
 /* Exclusions last for good: the parent's, then the ones whose `not:` matches here. */
 __noinline int cgn_exclude_all(__u32 slot, __u32 first, __u32 count)
 {
@@ -112,9 +126,8 @@ __noinline int cgn_exclude_all(__u32 slot, __u32 first, __u32 count)
 
 	if (!image || parent->governing + parent->excluded > CGN_CHAIN_MAX)
 		return false;
-	for (__u32 i = 0; i < CGN_CHAIN_MAX; i++)
-		if (i >= parent->governing && i < parent->governing + parent->excluded)
-			cgn_exclude(parent->policy[i]);
+	for (__u32 i = 0; i < CGN_CHAIN_MAX && i < parent->excluded; i++)
+		cgn_exclude_inherited(slot, i);
 	for (__u32 i = 0; i < CGN_CHAIN_MAX && i < count; i++) {
 		if (!cgn_cell(image, first + i, &cell))
 			return false;
