@@ -20,6 +20,7 @@ from cgnetd.service.dry import plan_lines
 from cgnetd.service.events import Kind
 from cgnetd.service.listener import Listener
 from cgnetd.service.loop import Loop
+from cgnetd.service.memory import keep_large_blocks_apart
 from cgnetd.service.notify import Notifier
 from cgnetd.service.reconcile import Reconciler
 from cgnetd.service.report import message
@@ -44,6 +45,7 @@ def run(settings: Settings, *, once: bool = False, dry_run: bool = False, say: C
         for line in plan_lines(settings):
             say(line)
         return 0
+    keep_large_blocks_apart()
     with ExitStack() as stack:
         # Asked for before anything in the kernel is touched: a second daemon must refuse without a trace.
         listener = None if once else stack.enter_context(Listener(settings.control_socket))

@@ -11,6 +11,9 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_M_MMAP_THRESHOLD = -3  # malloc.h
+_LARGE_BYTES = 128 * 1024
+
 
 @contextmanager
 def collector_at_rest() -> Iterator[None]:
@@ -22,6 +25,16 @@ def collector_at_rest() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+def keep_large_blocks_apart() -> None:
+    """Have the C library map every large block by itself, so that it is given back when it is freed.
+
+    Left alone, it puts them on the heap once it has seen some freed, where what lives behind them keeps them.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def shrink() -> None:
