@@ -12,9 +12,9 @@ import os
 import sys
 import time
 from contextlib import ExitStack
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from cgnetd import __version__
 from cgnetd.errors import PinError
 from cgnetd.kernel import bpffs, layout
 from cgnetd.kernel.failure import kernel_error
@@ -73,7 +73,7 @@ def check_meta(pin_dir: Path) -> bool:
     if abi != layout.ABI_VERSION:
         raise PinError(
             f"use pin directory {pin_dir}: it holds ABI version {abi} (cgnetd {made_by}), this is ABI version "
-            f"{layout.ABI_VERSION} (cgnetd {cgnetd_version()}); start that version again, or take its enforcement away "
+            f"{layout.ABI_VERSION} (cgnetd {__version__}); start that version again, or take its enforcement away "
             f"with: cgnetctl flush --pin-dir {pin_dir}"
         )
     return True
@@ -183,13 +183,6 @@ def _meta_spec() -> MapSpec:
 
 
 def _fill_meta(meta: Map) -> None:
-    made_by = cgnetd_version().encode()[:47]
+    made_by = __version__.encode()[:47]
     meta.update(_FIRST, layout.META.pack(layout.MAGIC, layout.ABI_VERSION, time.time_ns(), made_by))
     meta.freeze()
-
-
-def cgnetd_version() -> str:
-    try:
-        return version("cgnetd")
-    except PackageNotFoundError:
-        return "unknown"

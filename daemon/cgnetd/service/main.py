@@ -12,8 +12,8 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from cgnetd import __version__
 from cgnetd.errors import PolicyError
-from cgnetd.kernel.pins import cgnetd_version
 from cgnetd.service.control import ControlServer
 from cgnetd.service.daemon import Daemon
 from cgnetd.service.dry import plan_lines
@@ -73,6 +73,6 @@ async def _serve(settings: Settings, daemon: Daemon, listener: Listener, log: Ev
     verbs = Verbs(daemon.reconciler, log, loop, counts)
     server = ControlServer(verbs.handle)
     counts["followers_dropped"] = lambda: server.dropped_followers
-    log.publish([message(Kind.STARTED, f"cgnetd {cgnetd_version()} runs", version=cgnetd_version(), pid=os.getpid())])
+    log.publish([message(Kind.STARTED, f"cgnetd {__version__} runs", version=__version__, pid=os.getpid())])
     await loop.run(listener, server)
     log.publish([message(Kind.STOPPED, "cgnetd stops, what is in force stays in force")])

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from cgnetd import __version__
 from cgnetd.datapath import abi
 from cgnetd.datapath.rules import RuleIndex
 from cgnetd.kernel.features import COSTS
-from cgnetd.kernel.pins import cgnetd_version
 from cgnetd.service.clock import rfc3339
 from cgnetd.service.control import problem_data
 from cgnetd.service.reconcile import Reconciler
@@ -30,7 +30,7 @@ def status(reconciler: Reconciler, service: Mapping[str, int]) -> dict[str, Any]
     index = running.index if running else None
     last = reconciler.last
     return {
-        "version": cgnetd_version(),
+        "version": __version__,
         "pid": os.getpid(),
         "enforcing": not reasons,
         "reasons": list(reasons),

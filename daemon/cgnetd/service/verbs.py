@@ -8,9 +8,9 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from cgnetd import __version__
 from cgnetd.errors import CgnetdError, PolicyError, UsageError
 from cgnetd.kernel.flush import Flushed
-from cgnetd.kernel.pins import cgnetd_version
 from cgnetd.service.control import Answer, Outlet, problem_data
 from cgnetd.service.events import Record
 from cgnetd.service.explain import explain, parse_flow
@@ -61,7 +61,7 @@ class Verbs:
         return await found(args)
 
     async def _version(self, _args: Mapping[str, Any]) -> Answer:
-        return Answer({"version": cgnetd_version(), "pid": os.getpid()})
+        return Answer({"version": __version__, "pid": os.getpid()})
 
     async def _status(self, _args: Mapping[str, Any]) -> Answer:
         if self._reconciler.unfinished:  # counters of the generation before are still to be carried over
