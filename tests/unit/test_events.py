@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import json
 import os
 import socket
@@ -135,6 +136,22 @@ def test_journal_sink_sends_one_datagram_a_record_and_counts_what_is_not_taken(t
         assert b"CGNETD_GENERATION=7\n" in journal.recv(65536)
     sink.write([MESSAGE])
     assert sink.dropped == 2
+    sink.close()
+
+
+def test_journal_entry_too_large_for_a_datagram_goes_as_a_sealed_file(tmp_path: Path) -> None:
+    problems = ["x" * 1000] * 20_000
+    record = Message(Kind.POLICY_REJECTED, 1, "rejected", {"problems": problems})
+    sink = JournalSink(str(tmp_path / "journal"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(tmp_path / "journal"))
+        sink.write([record])
+        data, (fd,), _, _ = socket.recv_fds(journal, 65536, 1)
+    assert (data, sink.dropped) == (b"", 0)
+    with os.fdopen(fd, "rb") as file:
+        assert fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE
+        file.seek(0)
+        assert file.read() == encode(fields_of(record))
     sink.close()
 
 

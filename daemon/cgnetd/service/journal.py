@@ -7,7 +7,10 @@ Must not know where records come from.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import socket
 import struct
 from collections.abc import Sequence
@@ -17,6 +20,7 @@ from cgnetd.service.events import FlowEvent, Record
 
 SOCKET_PATH = "/run/systemd/journal/socket"
 _SEND_BUFFER_BYTES = 8 * 1024 * 1024
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
 class JournalSink:
@@ -32,10 +36,30 @@ class JournalSink:
         """Send each record; never raises and never blocks."""
         for record in records:
             try:
-                # By path each time: a restarted journald has a new socket there.
-                self._socket.sendto(encode(fields_of(record)), self._path)
+                self._send(encode(fields_of(record)))
             except OSError:
                 self.dropped += 1
+
+    def _send(self, entry: bytes) -> None:
+        """One entry, by path each time: a restarted journald has a new socket there."""
+        try:
+            self._socket.sendto(entry, self._path)
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE:
+                raise
+            self._send_as_file(entry)
+
+    def _send_as_file(self, entry: bytes) -> None:
+        """An entry that no datagram holds: journald takes a sealed file in its place."""
+        fd = os.memfd_create("cgnetd-journal", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            with os.fdopen(fd, "wb", closefd=False) as file:
+                file.write(entry)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))]
+            self._socket.sendmsg([], rights, 0, self._path)
+        finally:
+            os.close(fd)
 
     def flush(self) -> None:
         """Nothing is kept back."""
