@@ -128,6 +128,14 @@ def test_explain_of_an_allowed_call_exits_0_and_names_the_rule(cgnetctl: Ctl, po
     assert [step["policy"] for step in said["steps"]] == ["trial", "web"]
 
 
+def test_explain_of_a_cgroup_that_nothing_governs_names_no_default(cgnetctl: Ctl, policies: Path) -> None:
+    words = ["explain", "/other", "connect", "tcp", "10.1.2.3:443", "--policy-dir", str(policies)]
+    code, out, _ = cgnetctl(*words, "--default-action", "deny")
+    assert code == 0
+    assert "default_action" not in out
+    assert "no policy governs this cgroup" in out
+
+
 def test_explain_of_a_denied_call_exits_1_and_says_why(cgnetctl: Ctl, policies: Path) -> None:
     words = ("explain", "web.service", "connect", "tcp", "[2001:db8::1]:443", "--policy-dir", str(policies))
     code, out, _ = cgnetctl(*words)

@@ -89,7 +89,8 @@ def _lines(explained: Mapping[str, Any], style: Style) -> Iterator[str]:
     place = f" [{address}]:{port}" if ":" in address else f" {address}:{port}" if address else ""
     verdict = _verdict(explained, "")
     yield f"{explained['cgroup']} {explained['hook']} {explained['protocol']}{place}: {style.verdict(verdict)}"
-    yield f"  by {_decider(explained, '')}, {explained['source']}"
+    governed = explained["steps"] or explained["policy"] or explained["verdict"] == "deny"
+    yield f"  by {_decider(explained, '')}, {explained['source']}" if governed else f"  {explained['source']}"
     if explained["shadow_verdict"] != explained["verdict"]:
         shadow = style.doubtful(_verdict(explained, "shadow_"))
         yield f"  with audit policies enforced: {shadow}, by {_decider(explained, 'shadow_')}"
