@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cgnetd.errors import CgnetdError, KernelError, PolicyError, PrivilegeError, Problem
-from cgnetd.service.control import BACKLOG_BYTES, CLIENTS, LINE_BYTES, Answer, ControlServer, Outlet
+from cgnetd.service.control import BACKLOG_BYTES, CLIENTS, FOLLOWERS, LINE_BYTES, Answer, ControlServer, Outlet
 from cgnetd.service.listener import Listener
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may use the control socket: run as root")
@@ -166,6 +166,31 @@ def test_too_many_clients_are_turned_away(tmp_path: Path) -> None:
             await other.wait_closed()
         await asyncio.sleep(0.1)
         assert (await ask(path, b'{"verb": "again"}\n'))[0]["ok"]
+
+    serve(tmp_path / "s", talk)
+
+
+def test_followers_leave_room_for_others(tmp_path: Path) -> None:
+    async def follow(path: str) -> tuple[dict[str, Any], asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b'{"verb": "count"}\n')
+        return json.loads(await reader.readline()), writer
+
+    async def talk(path: str, _server: ControlServer) -> None:
+        held = [await follow(path) for _ in range(FOLLOWERS)]
+        assert all(answer["ok"] for answer, _ in held)
+        refused, again = await follow(path)
+        assert (refused["ok"], refused["error"]["exit_code"]) == (False, 1)
+        assert (await ask(path, b'{"verb": "reload"}\n'))[0]["ok"]
+        for writer in (held[0][1], again):
+            writer.close()
+            await writer.wait_closed()
+        await asyncio.sleep(0.1)
+        answer, last = await follow(path)
+        assert answer["ok"]
+        for writer in (last, *(writer for _, writer in held[1:])):
+            writer.close()
+            await writer.wait_closed()
 
     serve(tmp_path / "s", talk)
 

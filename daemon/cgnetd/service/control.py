@@ -29,6 +29,7 @@ from cgnetd.errors import (
 
 LINE_BYTES = 64 * 1024
 CLIENTS = 32
+FOLLOWERS = 24  # of these: who follows events for hours must leave room for those who reload and flush
 REQUEST_TIMEOUT_S = 60.0
 BACKLOG_BYTES = 1024 * 1024  # a follower that lets more pile up is dropped
 _PEERCRED = struct.Struct("3i")
@@ -65,6 +66,7 @@ class ControlServer:
         self._handler = handler
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._followers = 0
         self.dropped_followers = 0
 
     async def start(self, listener: socket.socket) -> None:
@@ -108,7 +110,7 @@ class ControlServer:
         if uid != 0:
             return PrivilegeError(f"use the control socket: only root may, you are user {uid}")
         if len(self._tasks) > CLIENTS:
-            return UsageError(f"use the control socket: {CLIENTS} clients are connected already, accepted are no more")
+            return CgnetdError(f"use the control socket: {CLIENTS} clients are connected already, accepted are no more")
         return None
 
     async def _request(self, reader: asyncio.StreamReader, client: _Client) -> bool:
@@ -136,10 +138,19 @@ class ControlServer:
         except Exception as error:  # a fault of ours must be seen by the one who asked, and must not end the daemon
             await client.answer(error_data(CgnetdError(f"perform {verb}: {type(error).__name__}: {error}")))
             return True
-        await client.answer({"ok": True, "result": answer.result})
         if answer.stream is None:
+            await client.answer({"ok": True, "result": answer.result})
             return True
-        await answer.stream(client)
+        if self._followers >= FOLLOWERS:
+            text = f"perform {verb}: {FOLLOWERS} clients follow events already, accepted are no more"
+            await client.answer(error_data(CgnetdError(text)))
+            return True
+        self._followers += 1
+        try:
+            await client.answer({"ok": True, "result": answer.result})
+            await answer.stream(client)
+        finally:
+            self._followers -= 1
         return False
 
 
