@@ -203,6 +203,19 @@ def test_bad_surroundings_are_one_clear_error(
     assert expected in line
 
 
+def test_start_that_fails_leaves_no_pins(words: list[str], app: Governed, objects: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "objects"
+    broken.mkdir()
+    refused = run(words, broken)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "is missing; build it" in refused.stderr
+    assert not app.pin_dir.exists()
+    assert run([*words, "--once"], objects).returncode == 0
+    refused = run(words, broken)
+    assert refused.returncode == 1
+    assert connect(app.app, SHUT) == DENIED
+
+
 def test_pins_of_another_abi_are_left_as_they_are(words: list[str], app: Governed, objects: Path) -> None:
     from cgnetd.kernel import layout
     from cgnetd.kernel.maps import Capacity, create, specs

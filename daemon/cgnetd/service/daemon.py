@@ -6,8 +6,9 @@ Must not know what wakes it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 
 from cgnetd.errors import CgnetdError, PolicyError
@@ -50,9 +51,13 @@ class Daemon:
 
         That is what the kernel refuses while nothing of ours is in force, and with `once` everything. CgnetdError.
         """
+        fresh = not os.path.exists(self.reconciler.settings.pin_dir)
         report = self.reconciler.look()
         idle = self.reconciler.running is None
         if report.error is not None and (once or idle):
+            if fresh and idle:  # what was made so far is of no use to anybody
+                with suppress(CgnetdError):
+                    self.reconciler.flush()
             raise report.error
         if once and report.problems and idle:
             raise PolicyError(report.problems)
