@@ -52,9 +52,6 @@ class ObjectMap:
         """Use `existing` instead of making this map. The caller has compared the two."""
         libbpf().bpf_map__reuse_fd(self._handle, existing.fd)
 
-    def set_max_entries(self, count: int) -> None:
-        libbpf().bpf_map__set_max_entries(self._handle, count)
-
     def initial_value(self) -> memoryview:
         """Contents of a data section, writable until the object is loaded."""
         size = ctypes.c_size_t()

@@ -35,7 +35,6 @@ def image_of(*policies: Policy):  # type: ignore[no-untyped-def]
 )
 def test_duration_is_a_number_with_a_unit(text: str, ns: int) -> None:
     assert clock.parse_duration(text) == ns
-    assert clock.parse_duration(clock.format_duration(ns)) == ns
 
 
 @pytest.mark.parametrize("text", ["", "10", "s", "-1s", "1 d", "1s2", "1e3s", "٣s"])

@@ -20,7 +20,6 @@ from cgnetd.datapath.state import (
     SlotState,
     diff,
     hooks_in_force,
-    needed_hooks,
 )
 from cgnetd.datapath.steps import (
     Activate,
@@ -208,7 +207,7 @@ def test_only_the_hooks_that_policies_need_are_asked_for(
 ) -> None:
     policy_set = PolicySet(policies)
     index = compile_image(policy_set, default_action=default_action, generation=1).index
-    assert needed_hooks(policy_set, default_action) == hooks_in_force(index) == hooks
+    assert hooks_in_force(index) == hooks
 
 
 def after(step: Step, seen: ObservedState, wanted: DesiredState) -> ObservedState:

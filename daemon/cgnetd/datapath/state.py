@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cgnetd.datapath import abi
-from cgnetd.datapath.rules import RuleIndex, has_bind, has_egress
+from cgnetd.datapath.rules import RuleIndex
 from cgnetd.datapath.steps import (
     Activate,
     AttachLink,
@@ -29,33 +29,24 @@ from cgnetd.datapath.steps import (
     UpdateLink,
     WriteGeneration,
 )
-from cgnetd.policy.types import Action, PolicySet
+from cgnetd.policy.types import Action
 
 LABELLING_HOOKS = frozenset({"cgroup_mkdir", "cgroup_rmdir"})
 EGRESS_HOOKS = frozenset({"connect4", "connect6", "sendmsg4", "sendmsg6", "sock_create"})
 BIND_HOOKS = frozenset({"bind4", "bind6", "post_bind4", "post_bind6"})
 
 
-def needed_hooks(policy_set: PolicySet, default_action: Action) -> frozenset[str]:
-    """The hooks that a set needs: none without policies, all where what nobody decided is denied."""
-    policies = policy_set.policies
-    egress, bind = any(map(has_egress, policies)), any(map(has_bind, policies))
-    return _hooks(bool(policies), egress, bind, default_action)
-
-
 def hooks_in_force(index: RuleIndex) -> frozenset[str]:
-    """The hooks that a generation needs, by its index."""
-    egress = any(policy.has_egress for policy in index.policies)
-    bind = any(policy.has_bind for policy in index.policies)
-    return _hooks(bool(index.policies), egress, bind, Action(index.refs[abi.RULE_DEFAULT].action))
-
-
-def _hooks(governing: bool, egress: bool, bind: bool, default_action: Action) -> frozenset[str]:
-    if not governing:
+    """The hooks that a generation needs: none without policies, all where what nobody decided is denied."""
+    if not index.policies:
         return frozenset()
-    deny = default_action is Action.DENY
-    nothing: frozenset[str] = frozenset()
-    return LABELLING_HOOKS | (EGRESS_HOOKS if egress or deny else nothing) | (BIND_HOOKS if bind or deny else nothing)
+    deny = Action(index.refs[abi.RULE_DEFAULT].action) is Action.DENY
+    found = set(LABELLING_HOOKS)
+    if deny or any(policy.has_egress for policy in index.policies):
+        found |= EGRESS_HOOKS
+    if deny or any(policy.has_bind for policy in index.policies):
+        found |= BIND_HOOKS
+    return frozenset(found)
 
 
 @dataclass(frozen=True, slots=True)

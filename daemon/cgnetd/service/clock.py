@@ -31,11 +31,3 @@ def parse_duration(text: str) -> int:
     if match is None or match[2] not in _UNITS_NS:
         raise ValueError('accepted is a number with a unit: "500ms", "10s", "10m" or "1h"')
     return round(float(match[1]) * _UNITS_NS[match[2]])
-
-
-def format_duration(nanoseconds: int) -> str:
-    """The shortest exact way to write it that `parse_duration` reads."""
-    for unit in ("h", "m", "s"):
-        if nanoseconds and nanoseconds % _UNITS_NS[unit] == 0:
-            return f"{nanoseconds // _UNITS_NS[unit]}{unit}"
-    return f"{nanoseconds / 10**6:g}ms"
