@@ -67,7 +67,10 @@ static __always_inline bool cgn_cache_find(struct cgn_call *call)
 	call->rule = entry->rule;
 	call->rule_count = entry->rule_count;
 	barrier();
-	return *(volatile __u32 *)&entry->sequence == sequence;
+	if (*(volatile __u32 *)&entry->sequence == sequence)
+		return true;
+	call->rule_count = 0; /* torn: as if no image had been opened */
+	return false;
 }
 
 static __always_inline void cgn_cache_store(const struct cgn_call *call)

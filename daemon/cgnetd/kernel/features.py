@@ -42,8 +42,7 @@ COSTS = {
     "sk_storage": "no enforcement: ports picked by the kernel need socket storage (Linux 5.2)",
     "inner_map": "no enforcement: generations of different sizes need BPF_F_INNER_MAP (Linux 5.10)",
     "set_retval": "a denied call fails with EPERM whatever errno its rule names (Linux 5.18 has bpf_set_retval)",
-    "rdonly_cast": "a socket's own cgroup is only known for sockets made after the start, by a stamp, and bind() of "
-    "[::] is always taken as dual-stack (Linux 6.2 has bpf_rdonly_cast)",
+    "rdonly_cast": "speed only: a socket's cgroup is read by bpf_probe_read_kernel (Linux 6.2 has bpf_rdonly_cast)",
 }
 
 _PROBES: dict[str, Callable[[], bool]] = {
