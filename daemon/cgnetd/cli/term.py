@@ -41,6 +41,10 @@ def hand_over(program: str, command: Callable[[], int], as_json: bool = False) -
             stream.reconfigure(errors="backslashreplace")
     try:
         return command()
+    except _UnwrittenError as error:
+        _abandon_stdout()
+        _show_error(program, error, as_json=False)
+        return error.exit_code
     except CgnetdError as error:
         _show_error(program, error, as_json)
         return error.exit_code
@@ -49,10 +53,6 @@ def hand_over(program: str, command: Callable[[], int], as_json: bool = False) -
     except BrokenPipeError:
         _abandon_stdout()  # whoever read us has seen enough
         return 0
-    except _UnwrittenError as error:
-        _abandon_stdout()
-        _show_error(program, error, as_json=False)
-        return error.exit_code
 
 
 def say(line: str) -> None:
