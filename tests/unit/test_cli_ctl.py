@@ -239,14 +239,14 @@ def test_bad_settings_exit_78(cgnetctl: Ctl, settings: Path) -> None:
 
 def test_daemon_command_line_overrides_settings() -> None:
     words = ["--policy-dir", "/a", "--policy-dir", "b", "--audit", "stdout", "--default-action", "deny"]
-    words += ["--pin-dir", "/p", "--set", "audit.window=2s", "--set", "limits.allowDegraded=true"]
+    words += ["--pin-dir", "/p", "--set", "audit.window=2s", "--set", "limits.flows=300"]
     assert daemon.overrides(daemon.parser().parse_args(words)) == {
         "policy_dirs": ["/a", os.path.abspath("b")],
         "audit.sink": "stdout",
         "default_action": "deny",
         "pin_dir": "/p",
         "audit.window": "2s",
-        "limits.allowDegraded": True,
+        "limits.flows": 300,
     }
 
 

@@ -104,4 +104,3 @@ def test_errno_that_this_kernel_cannot_give_is_told_with_its_place() -> None:
     (found,) = degradations(asked, dataclasses.replace(ALL, set_retval=False))
     assert str(found).startswith(f"{WHERE.file}:3:7: errno: policy a rule x: this kernel denies with EPERM only")
     assert "EHOSTUNREACH" in found.message
-    assert "limits.allowDegraded" in found.message

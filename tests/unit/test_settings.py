@@ -75,7 +75,7 @@ def test_empty_file_and_empty_section_mean_the_defaults(tmp_path: Path) -> None:
         ("policy_dirs:\n  - /a\n  - b\n", r":3:5: policy_dirs\[1\]: 'b' is not accepted: accepted is an absolute path"),
         ("limits: {cgroups: '12'}\n", "limits.cgroups: '12' is not accepted"),
         ("limits: {flows: 1}\n", "limits.flows: 1 is not accepted: .*greater than or equal to 256"),
-        ("limits: {allowDegraded: maybe}\n", "limits.allowDegraded: 'maybe' is not accepted"),
+        ("limits: {allowDegraded: true}\n", "limits.allowDegraded: unknown key"),
         ("metrics: {enabled: true}\n", "metrics.enabled: .*not supported yet by this version"),
         ("failsafe: [10.0.0.1]\n", "failsafe: .*not supported yet by this version"),
         ("pin_dir: /a\npin_dir: /b\n", ":2:1: pin_dir: given twice"),

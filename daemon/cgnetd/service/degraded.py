@@ -27,6 +27,6 @@ def _of_policy(policy: Policy, features: Features) -> Iterator[Problem]:
             name = errno.errorcode[rule.errno]
             message = (
                 f"policy {policy.name} rule {rule.name}: this kernel denies with EPERM only (no bpf_set_retval), not "
-                f"{name}; accepted is errno EPERM, or limits.allowDegraded: true in the settings"
+                f"{name}"
             )
             yield Problem(rule.where.file, rule.where.line, rule.where.column, "errno", message)

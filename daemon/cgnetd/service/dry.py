@@ -36,13 +36,11 @@ def plan_lines(settings: Settings) -> Iterator[str]:
         asked = policy_source(settings, surroundings.features).look()
         if asked.image is None:
             raise PolicyError(asked.problems)
-        if asked.weaknesses and not settings.limits.allow_degraded:
-            raise PolicyError(asked.weaknesses)
         index = asked.image.index
         policies = counted(len(index.policies), "policy", "policies")
         rules = counted(len(index.refs) - abi.RULE_FIRST, "rule", "rules")
         yield f"{policies} with {rules}, {asked.image.sizes.bytes} bytes"
-        yield from (f"warning: {warning}" for warning in asked.warnings)
+        yield from (f"warning: {warning}" for warning in (*asked.warnings, *asked.weaknesses))
         observed = _observed(settings, surroundings, asked.image)
         desired = _desired(settings, surroundings.root, asked.image)
         plan = diff(desired, observed)

@@ -16,7 +16,7 @@ from cgnetd.datapath import abi
 from cgnetd.datapath.label import Label, child_label, root_label
 from cgnetd.datapath.state import DesiredState, SlotState, diff, hooks_in_force
 from cgnetd.datapath.steps import Activate, Control, Plan
-from cgnetd.errors import CgnetdError, Problem
+from cgnetd.errors import CgnetdError
 from cgnetd.kernel.features import Features
 from cgnetd.kernel.flush import Flushed, flush
 from cgnetd.service.apply import Application
@@ -82,13 +82,13 @@ class Reconciler:
 
     def _look(self, *, force: bool, closely: bool) -> PassReport:
         time_ns, began_ns = time.time_ns(), time.monotonic_ns()
-        asked = self._judged(self.source.look(force=force))
+        asked = self.source.look(force=force)
         self.flushed = self.flushed and not force
         report = PassReport(
             time_ns=time_ns,
             problems=asked.problems,
             warnings=asked.warnings,
-            degraded=self._degraded(asked),
+            degraded=asked.weaknesses,
             writing=asked.writing,
         )
         if not self.flushed:
@@ -162,15 +162,6 @@ class Reconciler:
         return self.session.store.stats() if self.session else (0,) * abi.STAT_COUNT
 
     # -- one pass -------------------------------------------------------------------------------------------------
-
-    def _judged(self, asked: Asked) -> Asked:
-        """A set that this kernel would weaken is rejected like one with errors, unless that was allowed."""
-        if not asked.weaknesses or self.settings.limits.allow_degraded:
-            return asked
-        return replace(asked, image=None, problems=tuple(sorted((*asked.problems, *asked.weaknesses))))
-
-    def _degraded(self, asked: Asked) -> tuple[Problem, ...]:
-        return asked.weaknesses if self.settings.limits.allow_degraded else ()
 
     def _converge(self, report: PassReport, asked: Asked, *, closely: bool) -> PassReport:
         before = self.running

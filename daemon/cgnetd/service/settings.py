@@ -82,7 +82,6 @@ class Limits(_Section):
     reconcile_interval: Annotated[DurationNs, _between(_SECOND_NS // 10, 3600 * _SECOND_NS, "100ms to 1h")] = (
         5 * _SECOND_NS
     )
-    allow_degraded: Annotated[bool, Field(alias="allowDegraded")] = False
 
 
 class Settings(_Section):
