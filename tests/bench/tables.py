@@ -12,7 +12,14 @@ _ANSWERS = {True: "reached", False: "MISSED", None: "cannot be told"}
 
 
 def text(found: Mapping[str, Any]) -> str:
-    parts = {"machine": _machine, "calls": _calls, "verdicts": _verdicts, "reload": _reload, "idle": _idle}
+    parts = {
+        "machine": _machine,
+        "calls": _calls,
+        "programs": _programs,
+        "verdicts": _verdicts,
+        "reload": _reload,
+        "idle": _idle,
+    }
     shown = [*(parts[name](result) for name, result in found.items()), _goals(found)]
     return "\n\n".join(filter(None, ("\n".join(lines) for lines in shown)))
 
@@ -34,6 +41,13 @@ def _calls(result: Mapping[str, Any]) -> Iterator[str]:
 
 def _spread(ratio: Mapping[str, float]) -> str:
     return f"{ratio['ratio']:.3f} [{ratio['low']:.3f} {ratio['high']:.3f}]"
+
+
+def _programs(result: Mapping[str, Any]) -> Iterator[str]:
+    yield "sendmsg4 as the kernel times it, its own 20 ns with it: ns a run"
+    yield from (
+        f"  {setting:<12} best {of['best']:6.1f}   median {of['median']:6.1f}" for setting, of in result.items()
+    )
 
 
 def _verdicts(result: Mapping[str, Any]) -> Iterator[str]:
