@@ -93,6 +93,121 @@ struct {
 	__type(value, struct cgn_stamp);
 } cgn_stamps SEC(".maps");
 
+/* What changes while a generation is in force, beside its image. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, CGN_SLOTS);
+	__type(key, __u32);
+	__array(values, struct cgn_cells);
+} cgn_live SEC(".maps");
+
+/* The peers of a socket that connect() was redirected on, or that was before. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct cgn_peers);
+} cgn_peers SEC(".maps");
+
+/* The local address that a rewritten bind() asked for. Cloned: what a listener accepts was bound by it too. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct cgn_view);
+} cgn_binds SEC(".maps");
+
+#define CGN_TALKS_MAX 16
+
+/* One destination that an unconnected UDP socket sent to. */
+struct cgn_talk {
+	__u64 asked[2];
+	__u64 actual[2];
+	__u64 sent_ns; /* the last time */
+	__u32 unanswered; /* datagrams sent and not answered, as far as can be told */
+	__u32 oldest; /* number of the oldest one of these */
+	__u16 asked_port;
+	__u16 actual_port;
+	__u8 family; /* 0: a free entry */
+	__u8 reserved[11];
+};
+
+/* Where an unconnected UDP socket sent to lately, since a datagram of it was redirected. */
+struct cgn_talks {
+	__u32 sent; /* numbers the datagrams */
+	__u32 reserved;
+	struct cgn_talk talk[CGN_TALKS_MAX];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct cgn_talks);
+} cgn_talks SEC(".maps");
+
+/* What the client of an accepted connection had asked for. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct cgn_origin);
+} cgn_origins SEC(".maps");
+
+/* From a redirected client to the socket that accepts it, in one network namespace. Gone with the client's socket. */
+struct cgn_handoff_key {
+	__u64 netns; /* cookie */
+	__u64 client[2];
+	__u64 server[2];
+	__u16 client_port;
+	__u16 server_port;
+	__u32 family;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct cgn_handoff_key);
+	__type(value, struct cgn_origin);
+} cgn_handoffs SEC(".maps");
+
+/* The backend that a cgroup sticks to. */
+struct cgn_sticky_key {
+	__u64 cgroup_id;
+	__u64 service; /* CGN_SERVICE_KEY */
+	__u32 family;
+	__u32 reserved;
+};
+
+struct cgn_sticky_value {
+	__u64 backend; /* CGN_BACKEND_KEY */
+	__u64 expires_ns; /* CLOCK_BOOTTIME */
+	__u32 index; /* where it was */
+	__u32 reserved;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct cgn_sticky_key);
+	__type(value, struct cgn_sticky_value);
+} cgn_sticky SEC(".maps");
+
+/* The name that a redirected UNIX socket asked for, and where it went. */
+struct cgn_names {
+	__u32 asked_length;
+	__u32 actual_length;
+	char asked[CGN_UNIX_NAME_BYTES];
+	char actual[CGN_UNIX_NAME_BYTES];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct cgn_names);
+} cgn_names SEC(".maps");
+
 #define CGN_CACHE_BITS 10
 
 /* A verdict that this CPU gave before; see cache.bpf.h. */

@@ -12,6 +12,9 @@
  *           the order of evaluation. Kept in the map cgn_labels, keyed by cgroup id.
  *   image   everything that was compiled from the policy set: an immutable array of 64-bit cells, reached through the
  *           map-in-map cgn_images[slot]. Offsets are in cells. The two halves of a cell are written HI | LO.
+ *   live    what changes while a generation is in force: indexes of network devices, addresses that the host has,
+ * backends that are alive. An array of 64-bit cells beside the image, cgn_live[slot], written by the daemon one aligned
+ *           cell at a time. Which cell means what is the image's.
  *   chain   the verdict walks the policies of the label; within one policy the cost does not depend on its rules.
  *
  * A zero never means "match any" or "allow": slot generation 0 is "empty", reference 0 is "corrupt" and denies.
@@ -24,7 +27,7 @@
 #endif
 
 #define CGN_MAGIC 0x6e676331u /* "1cgn" */
-#define CGN_ABI_VERSION 1
+#define CGN_ABI_VERSION 2
 
 #define CGN_SLOTS 2
 #define CGN_CHAIN_MAX 26 /* policies that can govern one cgroup, excluded ones counted */
@@ -38,7 +41,17 @@ enum cgn_hook {
 	CGN_HOOK_BIND = 2,
 	CGN_HOOK_POST_BIND = 3, /* a bind() to port 0, with the port the kernel picked */
 	CGN_HOOK_SOCKET = 4, /* socket() of a kind whose later calls no hook sees */
+	CGN_HOOK_CREATE = 5, /* socket() by the rules of `socket` */
 };
+
+/* Families as calls, flows and views name them. */
+#define CGN_FAMILY_UNIX 1
+#define CGN_FAMILY_V4 4
+#define CGN_FAMILY_V6 6
+
+/* Longest name of a UNIX socket, and the room for one. An abstract name begins with a NUL, which counts. */
+#define CGN_UNIX_NAME_MAX 108
+#define CGN_UNIX_NAME_BYTES 112
 
 /* Protocol classes. MPTCP counts as TCP. */
 enum cgn_proto {
@@ -55,13 +68,26 @@ enum cgn_proto {
 
 /*
  * Directions, and the context of a call within one: the column family of a row.
- * Egress: hook * CGN_PROTO_COUNT + proto (12). Bind: proto (6).
+ * Egress: hook * CGN_PROTO_COUNT + proto (12). Bind: proto (6). Socket: (IPv6 ? 4 : 0) + enum cgn_socket_type (8).
+ * Unix: hook, CGN_HOOK_CONNECT or CGN_HOOK_SENDMSG (2).
  */
 enum cgn_direction {
 	CGN_DIR_EGRESS = 0,
 	CGN_DIR_BIND = 1,
-	CGN_DIR_COUNT = 2,
+	CGN_DIR_TABLES = 2, /* those before have address tables */
+	CGN_DIR_SOCKET = 2,
+	CGN_DIR_UNIX = 3,
+	CGN_DIR_COUNT = 4,
 };
+
+enum cgn_socket_type {
+	CGN_TYPE_STREAM = 0,
+	CGN_TYPE_DGRAM = 1,
+	CGN_TYPE_RAW = 2,
+	CGN_TYPE_OTHER = 3,
+	CGN_TYPE_COUNT = 4,
+};
+#define CGN_SOCKET_CONTEXTS 8
 #define CGN_EGRESS_CONTEXTS 12
 #define CGN_BIND_CONTEXTS 6
 
@@ -70,6 +96,8 @@ enum cgn_action {
 	CGN_ACTION_ALLOW = 1,
 	CGN_ACTION_DENY = 2,
 	CGN_ACTION_PASS = 3, /* leaves this policy, the next one decides */
+	CGN_ACTION_REWRITE =
+		4, /* allowed, but to another address or name: redirect of egress and unix, rewrite of bind */
 };
 
 /* ---- image ------------------------------------------------------------------------------------------------- */
@@ -81,11 +109,14 @@ enum cgn_action {
 #define CGN_IMAGE_RULES 3 /* 0 | offset of the rule cells: cell of rule id R is at offset + R */
 #define CGN_IMAGE_STATES 4 /* offset of the automaton's states | state count */
 #define CGN_IMAGE_SIZE 5 /* 0 | number of cells */
+#define CGN_IMAGE_EFFECTS                                                                                              \
+	6 /* 0 | offset of the effect index, one cell a rule id: 0 | offset of its effect; 0: no effects */
+#define CGN_IMAGE_SERVICES 7 /* offset of the service records | service count */
 #define CGN_IMAGE_HEADER 8 /* cells of the header; the policy headers follow at once */
 
 /* Policy header: cell CGN_IMAGE_HEADER + policy id * CGN_POLICY_CELLS. Policy ids are dense and sorted by (tier,
  * priority, name). */
-#define CGN_POLICY_CELLS 16
+#define CGN_POLICY_CELLS 32
 #define CGN_POLICY_BASE 0 /* base of this policy's blob | id of its first rule */
 #define CGN_POLICY_FLAGS 1 /* CGN_POLICY_* flags | enum cgn_tier */
 #define CGN_POLICY_V4 2 /* + direction: address table. root offset in the blob | root bits */
@@ -93,10 +124,19 @@ enum cgn_action {
 #define CGN_POLICY_ROWS 6 /* + direction: offset of the rows in the blob | row count */
 #define CGN_POLICY_OPAQUE 8 /* + enum cgn_proto or CGN_OPAQUE_RAW: 0 | rule reference; 7 cells, 8..14 */
 #define CGN_POLICY_DEFAULTS 15 /* rule reference of default.egress | of default.bind */
+#define CGN_POLICY_SOCKET 16 /* + context: 0 | rule reference for a new socket; 8 cells, 16..23 */
+#define CGN_POLICY_NAMES 24 /* offset in the blob of the states of the name automaton | state count */
+#define CGN_POLICY_NAMES_UNSURE 25 /* rule references, connect | sendmsg, of a name that could be any path */
+#define CGN_POLICY_TCP 26 /* initial RTO in ms | initial congestion window in segments; 0: the kernel's own */
+#define CGN_POLICY_CONGESTION                                                                                          \
+	27 /* 2 cells: name of the congestion control in memory order, NUL-padded; 0: the kernel's own */
 
 #define CGN_POLICY_AUDIT (1u << 0) /* shadow verdict only */
 #define CGN_POLICY_EGRESS (1u << 1) /* has an egress section or default; otherwise passes at once */
 #define CGN_POLICY_BIND (1u << 2)
+#define CGN_POLICY_NEW_SOCKET (1u << 3) /* has a socket section or default */
+#define CGN_POLICY_UNIX (1u << 4) /* has egress rules on UNIX sockets */
+#define CGN_POLICY_TUNES_TCP (1u << 5)
 
 enum cgn_tier {
 	CGN_TIER_ADMIN = 0,
@@ -131,8 +171,61 @@ enum cgn_tier {
 #define CGN_RULE_OVERFLOW 3 /* more than CGN_CHAIN_MAX policies: denied */
 #define CGN_RULE_FIRST 4
 #define CGN_RULE_LOG (1u << 0) /* make an event when it decides */
+#define CGN_RULE_EFFECT (1u << 1) /* it has an effect: always if it rewrites, perhaps if it allows */
 
 /*
+ * Effect: what an allowing or rewriting rule does to the call, CGN_EFFECT_CELLS cells.
+ *
+ * `to` (egress: the new destination, bind: the new local address): the address counts if its CGN_EFFECT_TO* flag is set
+ * and is kept otherwise; a port of 0 is kept. With CGN_EFFECT_SERVICE the destination is a backend of the service.
+ * `source`: the local address of the flow, and the live cell that says whether the host has it.
+ */
+#define CGN_EFFECT_CELLS 16
+#define CGN_EFFECT_FLAGS 0 /* CGN_EFFECT_* | service id */
+#define CGN_EFFECT_TO_V4 1 /* address | port */
+#define CGN_EFFECT_TO_V6 2 /* 3 cells: bits 127..64; bits 63..0; 0 | port */
+#define CGN_EFFECT_SOURCE_V4 5 /* address | live cell */
+#define CGN_EFFECT_SOURCE_V6 6 /* 3 cells: bits 127..64; bits 63..0; 0 | live cell */
+#define CGN_EFFECT_OPTIONS 9 /* SO_MARK | SO_PRIORITY */
+#define CGN_EFFECT_LINK 10 /* 0 | live cell of the device's index, 0 in there: it does not exist */
+#define CGN_EFFECT_NAME 1 /* unix: 0 | length of the new name; the bytes follow in 14 cells, NUL-padded */
+
+#define CGN_EFFECT_TO4 (1u << 0)
+#define CGN_EFFECT_TO6 (1u << 1)
+#define CGN_EFFECT_SERVICE (1u << 2)
+#define CGN_EFFECT_SOURCE4 (1u << 3)
+#define CGN_EFFECT_SOURCE6 (1u << 4)
+#define CGN_EFFECT_PRIVILEGED (1u << 5) /* bind: no CAP_NET_BIND_SERVICE needed */
+#define CGN_EFFECT_MARK (1u << 6)
+#define CGN_EFFECT_PRIORITY (1u << 7)
+#define CGN_EFFECT_DEVICE (1u << 8)
+#define CGN_EFFECT_UNIX (1u << 9)
+
+/*
+ * Service record, at the offset in CGN_IMAGE_SERVICES + id * CGN_SERVICE_CELLS. Backends of one family: records of
+ * CGN_BACKEND_CELLS cells in the image; in the live cells a table of CGN_CHOICES choices, each `0 | index of a backend
+ * that is alive, plus 1` (0: none is) in proportion to the weights, and a state cell a backend: 1 alive, 0 dead.
+ */
+#define CGN_SERVICE_CELLS 8
+#define CGN_SERVICE_FLAGS 0 /* CGN_SERVICE_* | errno when no backend is alive */
+#define CGN_SERVICE_KEY 1 /* of its name, the same in every generation; never 0 */
+#define CGN_SERVICE_STICKY_NS 2 /* 0: every choice is random */
+#define CGN_SERVICE_V4 3 /* 2 cells: offset of the backends | their count; live cell of the choices | of the states */
+#define CGN_SERVICE_V6 5 /* the same */
+
+#define CGN_CHOICES 1024
+#define CGN_BACKENDS_MAX 256 /* of one family of a service */
+#define CGN_BACKEND_CELLS 4
+#define CGN_BACKEND_ADDRESS 0 /* 2 cells: bits 127..64; 63..0; IPv4 in the low 32 bits */
+#define CGN_BACKEND_PORT 2 /* 0 | port, 0 is kept */
+#define CGN_BACKEND_KEY 3 /* of address and port, the same in every generation; never 0 */
+
+/*
+ * Name automaton of a policy's rules on UNIX sockets: deterministic, over the bytes of the name as it was given (a
+ * leading NUL included, the one at the end of a path not). State 0 is the start. State cells, 3 each: `default next
+ * state | 0`, `offset of the edges in the blob | edge count`, and the rule references of a name that ends here:
+ * `connect | sendmsg`. Edge cells, sorted by byte: `byte | next state`.
+ *
  * Subject automaton: deterministic, over the bytes of a cgroup's path below the root. State 0 is the root itself; a
  * child is reached by feeding '/' and its name. State cells, 2 each: `default next state | offset of the accept list or
  * 0`, `offset of the edges | edge count`. Edge cells, sorted by byte: `byte | next state`. Accept list: `number of
@@ -140,6 +233,7 @@ enum cgn_tier {
  * matching ones ascending, then the excluding ones ascending. Offsets here count from the image's start.
  */
 #define CGN_STATE_CELLS 2
+#define CGN_NAME_STATE_CELLS 3
 
 /* Reading a cell. */
 #define CGN_HI(cell) ((__u32)((cell) >> 32))
@@ -161,8 +255,12 @@ struct cgn_control { /* cgn_control[0] */
 	__u64 root_id; /* its cgroup id */
 	__u64 window_ns; /* one event a key and window */
 	__u32 epoch; /* counts the daemon's writes of labels: what was cached before one is stale */
-	__u32 reserved;
+	__u32 flags; /* CGN_CONTROL_* */
+	__u64 netns; /* cookie of the daemon's network namespace, whose devices and addresses the live cells speak of */
 };
+
+#define CGN_CONTROL_VIEWS (1u << 0) /* rules rewrite, or once did since these pins were made: sockets can hold views   \
+				     */
 
 #define CGN_LABEL_OVERFLOW (1u << 0) /* the chain did not fit: deny everything */
 
@@ -204,6 +302,18 @@ enum cgn_stat {
 #define CGN_FLOW_SHADOW_DENIED (1u << 1)
 #define CGN_FLOW_BY_SOCKET (1u << 2) /* the socket's cgroup decided, not the task's */
 #define CGN_FLOW_COLLECTED (1u << 3) /* many destinations in one: no room for each */
+#define CGN_FLOW_REWRITTEN                                                                                             \
+	(1u << 4) /* the call went on to value.new_address (unix: to the name of the rule's effect) */
+#define CGN_FLOW_SHADOW_REWRITTEN (1u << 5)
+
+/* Why a call that the rules let pass was denied all the same. */
+enum cgn_reason {
+	CGN_REASON_NONE = 0,
+	CGN_REASON_NO_BACKEND = 1, /* no backend of the service is alive */
+	CGN_REASON_NO_SOURCE = 2, /* the host does not have the source address, or the socket is bound to another one */
+	CGN_REASON_NO_DEVICE = 3, /* the device does not exist, or the socket is of another network namespace */
+	CGN_REASON_NO_MEMORY = 4, /* what has to be remembered with the socket found no room */
+};
 
 struct cgn_flow_key { /* cgn_flows: what one event tells; every byte set */
 	__u32 generation;
@@ -212,13 +322,15 @@ struct cgn_flow_key { /* cgn_flows: what one event tells; every byte set */
 	__u16 protocol; /* IPPROTO_* */
 	__u16 port; /* of `address`, host order */
 	__u8 hook; /* enum cgn_hook */
-	__u8 family; /* 4 or 6 (an IPv4-mapped address is 4) */
+	__u8 family; /* CGN_FAMILY_* (an IPv4-mapped address is of CGN_FAMILY_V4) */
 	__u8 flags;
 	__u8 errno_; /* the call got, 0 if allowed */
-	__u32 reserved;
+	__u8 reason; /* enum cgn_reason */
+	__u8 type; /* SOCK_* of the socket for CGN_HOOK_CREATE, else 0 */
+	__u16 reserved;
 	__u64 cgroup_id; /* of the identity that decided */
 	__u64 address[2]; /* the remote (egress) or wanted local (bind) one: bits 127..64, 63..0; IPv4 in the low 32
-			     bits */
+			     bits; a hash of the name for UNIX sockets */
 };
 
 struct cgn_flow_value {
@@ -229,12 +341,16 @@ struct cgn_flow_value {
 	__u64 last_ns;
 	__u64 task_cgroup_id; /* of the last call, as all that follows */
 	__u64 socket_cgroup_id;
-	__u64 local_address[2];
+	__u64 local_address[2]; /* that the socket is bound to or that a rule's source gave it */
 	__u32 pid;
 	__u32 uid;
 	__u16 local_port;
-	__u16 reserved[3];
+	__u16 new_port; /* of new_address */
+	__u16 name_length;
+	__u16 reserved;
 	char comm[16];
+	__u64 new_address[2]; /* where the call went, if CGN_FLOW_REWRITTEN */
+	char name[CGN_UNIX_NAME_BYTES]; /* of a UNIX socket, name_length bytes */
 };
 
 enum cgn_record_type {
@@ -258,13 +374,41 @@ struct cgn_cgroup_record { /* cgn_events: a governed cgroup came, or one could n
 	char name[CGN_NAME_MAX];
 };
 
+/* ---- views: what a program sees of its rewritten sockets, kept with the socket -------------------------------------
+ */
+
+struct cgn_view { /* a peer or a local address: as the program asked for it, and as it is */
+	__u64 asked[2]; /* as cgn_flow_key.address */
+	__u64 actual[2];
+	__u64 service; /* CGN_SERVICE_KEY of the service, 0 if it is none's */
+	__u16 asked_port;
+	__u16 actual_port;
+	__u8 family; /* of both; 0: no view */
+	__u8 reserved[3];
+};
+
+struct cgn_peers { /* cgn_peers: of connect() */
+	struct cgn_view now;
+	struct cgn_view before; /* the one before: a connect() that fails leaves the old peer in place */
+};
+
+struct cgn_origin { /* cgn_origins: what the client of an accepted connection had asked for */
+	__u64 address[2];
+	__u16 port;
+	__u8 family; /* 0: unknown */
+	__u8 reserved[5];
+};
+
+_Static_assert(sizeof(struct cgn_view) == 48, "cgn_view");
+_Static_assert(sizeof(struct cgn_peers) == 96, "cgn_peers");
+_Static_assert(sizeof(struct cgn_origin) == 24, "cgn_origin");
 _Static_assert(sizeof(struct cgn_meta) == 64, "cgn_meta");
-_Static_assert(sizeof(struct cgn_control) == 40, "cgn_control");
+_Static_assert(sizeof(struct cgn_control) == 48, "cgn_control");
 _Static_assert(sizeof(struct cgn_label) == 64, "cgn_label");
 _Static_assert(sizeof(struct cgn_entry) == 128, "cgn_entry");
 _Static_assert(sizeof(struct cgn_flow_key) == 48, "cgn_flow_key");
-_Static_assert(sizeof(struct cgn_flow_value) == 104, "cgn_flow_value");
-_Static_assert(sizeof(struct cgn_flow_record) == 168, "cgn_flow_record");
+_Static_assert(sizeof(struct cgn_flow_value) == 232, "cgn_flow_value");
+_Static_assert(sizeof(struct cgn_flow_record) == 296, "cgn_flow_record");
 _Static_assert(sizeof(struct cgn_cgroup_record) == 280, "cgn_cgroup_record");
 
 #endif

@@ -21,20 +21,32 @@ class Hook:
 
 
 def _cgroup(name: str, object_name: str, attach_type: AttachType) -> Hook:
-    kind = ProgType.CGROUP_SOCK if attach_type in _SOCK else ProgType.CGROUP_SOCK_ADDR
-    return Hook(name, object_name, kind, attach_type)
+    return Hook(name, object_name, _PROG_TYPES.get(attach_type, ProgType.CGROUP_SOCK_ADDR), attach_type)
 
 
-_SOCK = (
-    AttachType.CGROUP_INET_SOCK_CREATE,
-    AttachType.CGROUP_INET4_POST_BIND,
-    AttachType.CGROUP_INET6_POST_BIND,
-)
+_PROG_TYPES = {
+    AttachType.CGROUP_INET_SOCK_CREATE: ProgType.CGROUP_SOCK,
+    AttachType.CGROUP_INET4_POST_BIND: ProgType.CGROUP_SOCK,
+    AttachType.CGROUP_INET6_POST_BIND: ProgType.CGROUP_SOCK,
+    AttachType.CGROUP_SOCK_OPS: ProgType.SOCK_OPS,
+    AttachType.CGROUP_GETSOCKOPT: ProgType.CGROUP_SOCKOPT,
+}
 
 _ALL = (
     # New cgroups are labelled before anything can be judged in them: these two are attached first.
     Hook("cgroup_mkdir", "cgroup", ProgType.TRACING, AttachType.TRACE_RAW_TP, "cgroup_mkdir"),
     Hook("cgroup_rmdir", "cgroup", ProgType.TRACING, AttachType.TRACE_RAW_TP, "cgroup_rmdir"),
+    # What gives rewritten sockets their view back is attached before anything rewrites.
+    _cgroup("getpeername4", "view", AttachType.CGROUP_INET4_GETPEERNAME),
+    _cgroup("getpeername6", "view", AttachType.CGROUP_INET6_GETPEERNAME),
+    _cgroup("getsockname4", "view", AttachType.CGROUP_INET4_GETSOCKNAME),
+    _cgroup("getsockname6", "view", AttachType.CGROUP_INET6_GETSOCKNAME),
+    _cgroup("recvmsg4", "view", AttachType.CGROUP_UDP4_RECVMSG),
+    _cgroup("recvmsg6", "view", AttachType.CGROUP_UDP6_RECVMSG),
+    _cgroup("sock_ops", "sockops", AttachType.CGROUP_SOCK_OPS),
+    _cgroup("getsockopt", "sockopt", AttachType.CGROUP_GETSOCKOPT),
+    _cgroup("recvmsg_unix", "unix", AttachType.CGROUP_UNIX_RECVMSG),
+    _cgroup("getpeername_unix", "unix", AttachType.CGROUP_UNIX_GETPEERNAME),
     _cgroup("sock_create", "socket", AttachType.CGROUP_INET_SOCK_CREATE),
     _cgroup("connect4", "connect", AttachType.CGROUP_INET4_CONNECT),
     _cgroup("connect6", "connect", AttachType.CGROUP_INET6_CONNECT),
@@ -45,6 +57,8 @@ _ALL = (
     _cgroup("post_bind6", "bind", AttachType.CGROUP_INET6_POST_BIND),
     _cgroup("bind4", "bind", AttachType.CGROUP_INET4_BIND),
     _cgroup("bind6", "bind", AttachType.CGROUP_INET6_BIND),
+    _cgroup("connect_unix", "unix", AttachType.CGROUP_UNIX_CONNECT),
+    _cgroup("sendmsg_unix", "unix", AttachType.CGROUP_UNIX_SENDMSG),
 )
 
 HOOKS: dict[str, Hook] = {hook.name: hook for hook in _ALL}

@@ -6,17 +6,19 @@ from __future__ import annotations
 import struct
 
 MAGIC = 0x6E676331
-ABI_VERSION = 1
+ABI_VERSION = 2
 SLOTS = 2
 
 META = struct.Struct("=IIQ48s")  # magic, abi, created_ns, version
 
 # struct cgn_control, as 32-bit words and as 64-bit ones
-CONTROL = struct.Struct("=IIIIQQII")  # active, generation[2], root_level, root_id, window_ns, epoch, reserved
+CONTROL = struct.Struct("=IIIIQQIIQ")  # active, generation[2], root_level, root_id, window_ns, epoch, flags, netns
 CONTROL_ACTIVE_WORD = 0
 CONTROL_GENERATION_WORD = 1
 CONTROL_ROOT_LEVEL_WORD = 3
 CONTROL_EPOCH_WORD = 8
+CONTROL_FLAGS_WORD = 9
+CONTROL_NETNS_QUAD = 5
 CONTROL_ROOT_ID_QUAD = 2
 CONTROL_WINDOW_QUAD = 3
 
@@ -27,10 +29,20 @@ COUNTER_KINDS = 2
 STAT_COUNT = 6
 
 FLOW_KEY_BYTES = 48
-FLOW_VALUE_BYTES = 104
+FLOW_VALUE_BYTES = 232
 FLOW_VALUE_HEAD = struct.Struct("=QQQQQ")  # count, reported, window_start_ns, first_ns, last_ns
 FLOW_RECORD_HEAD = struct.Struct("=IIQ")  # type, reserved, count
 RECORD_FLOW = 1
 
 CACHED_BYTES = 56  # struct cgn_cached of bpf/maps.bpf.h, which only the programs read
 CACHE_ENTRIES = 1024  # a CPU
+
+# What is kept with sockets, and tables that only the programs write (abi.h, bpf/maps.bpf.h)
+VIEW_BYTES = 48
+PEERS_BYTES = 96
+TALKS_BYTES = 8 + 16 * 64
+ORIGIN_BYTES = 24
+HANDOFF_KEY_BYTES = 48
+STICKY_KEY_BYTES = 24
+STICKY_VALUE_BYTES = 24
+NAMES_BYTES = 232

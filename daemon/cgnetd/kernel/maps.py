@@ -55,6 +55,14 @@ def specs(capacity: Capacity) -> tuple[MapSpec, ...]:
         MapSpec("events", kind.RINGBUF, 0, 0, capacity.events_bytes, resizable=True),
         MapSpec("cache", kind.PERCPU_ARRAY, 4, layout.CACHED_BYTES, layout.CACHE_ENTRIES),
         MapSpec("stamps", kind.SK_STORAGE, 4, 8, 0, MapFlag.NO_PREALLOC),
+        MapSpec("live", kind.ARRAY_OF_MAPS, 4, 4, layout.SLOTS, inner=True),
+        MapSpec("peers", kind.SK_STORAGE, 4, layout.PEERS_BYTES, 0, MapFlag.NO_PREALLOC),
+        MapSpec("binds", kind.SK_STORAGE, 4, layout.VIEW_BYTES, 0, MapFlag.NO_PREALLOC | MapFlag.CLONE),
+        MapSpec("talks", kind.SK_STORAGE, 4, layout.TALKS_BYTES, 0, MapFlag.NO_PREALLOC),
+        MapSpec("origins", kind.SK_STORAGE, 4, layout.ORIGIN_BYTES, 0, MapFlag.NO_PREALLOC),
+        MapSpec("handoffs", kind.LRU_HASH, layout.HANDOFF_KEY_BYTES, layout.ORIGIN_BYTES, 65536),
+        MapSpec("sticky", kind.LRU_HASH, layout.STICKY_KEY_BYTES, layout.STICKY_VALUE_BYTES, 65536),
+        MapSpec("names", kind.SK_STORAGE, 4, layout.NAMES_BYTES, 0, MapFlag.NO_PREALLOC),
     )
 
 
