@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages that building, testing and the demo need. Does nothing, quickly, when all are there.
-# Shows apt's work on a terminal; in a pipe it is silent unless it fails. Mounts nothing, starts nothing.
+# Shows apt's work on a terminal; in a pipe it is silent unless it fails. Mounts nothing, starts nothing: the services
+# of packages that it installs are neither started nor enabled.
 set -euo pipefail
 
 packages=(
@@ -10,6 +11,20 @@ packages=(
     libsystemd-dev ca-certificates                                 # journal and notify; the Python package index
     iproute2 util-linux curl socat bind9-dnsutils                  # clients and namespaces of the demo and the tests
     systemd                                                        # journald of the tests; it need not run
+
+    # What tests/clients takes through redirects, unmodified, and what answers it
+    nodejs default-jre-headless hey         # runtimes with name resolution and sockets of their own; hey is pure Go
+    openssh-client openssh-server           # ssh, and a private sshd
+    redis-tools redis-server                # redis-cli
+    postgresql postgresql-client            # psql, and a throwaway cluster
+    ngtcp2-client ngtcp2-server openssl     # QUIC
+    chromium-headless-shell                 # a browser without a display
+    redsocks haproxy squid                  # proxies written for iptables REDIRECT: they ask for SO_ORIGINAL_DST
+)
+# What these bring; the tests start their own.
+services=(
+    ssh.service ssh.socket redis-server.service postgresql.service ngtcp2d.service
+    redsocks.service haproxy.service squid.service
 )
 
 if ! command -v dpkg-query >/dev/null; then
@@ -38,15 +53,38 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 
 export DEBIAN_FRONTEND=noninteractive
+refusal=/usr/sbin/policy-rc.d # asked by the packages' scripts before they start a service
+log=$(mktemp)
+trap 'rm -f "$log"; [ -z "${refused-}" ] || rm -f "$refusal"' EXIT
+
+known() {
+    [ -e "/lib/systemd/system/$1" ] || [ -e "/usr/lib/systemd/system/$1" ]
+}
+# Services that were here before are left as they are.
+fresh=()
+for service in "${services[@]}"; do
+    known "$service" || fresh+=("$service")
+done
+
 install() {
-    apt-get -q update && apt-get -q install -y --no-install-recommends "${missing[@]}"
+    if [ ! -e "$refusal" ]; then
+        refused=yes
+        printf '#!/bin/sh\nexit 101\n' >"$refusal"
+        chmod 755 "$refusal"
+    fi
+    apt-get -q update && apt-get -q install -y --no-install-recommends "${missing[@]}" && leave_disabled
+}
+# The packages' scripts enable them for the next boot.
+leave_disabled() {
+    local service
+    for service in "${fresh[@]}"; do
+        ! known "$service" || systemctl --quiet --no-reload disable "$service" || return
+    done
 }
 if [ -t 1 ]; then
     echo "setup: installing ${missing[*]}"
     install
 else
-    log=$(mktemp)
-    trap 'rm -f "$log"' EXIT
     install >"$log" 2>&1 || {
         cat "$log" >&2
         echo "setup: cannot install packages: ${missing[*]}" >&2
