@@ -9,26 +9,19 @@ state's frame, and what lies before it in the same glob is dropped. Must not kno
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cgnetd.datapath import abi
 from cgnetd.datapath.budget import too_large
-from cgnetd.datapath.subjects import EVERY_BYTE, MANAGER, ROOT, UNITS, USER_UNITS, SubjectGraph
+from cgnetd.datapath.globs import SLASH, Moves, Positions
+from cgnetd.datapath.subjects import MANAGER, ROOT, UNITS, USER_UNITS, SubjectGraph
 from cgnetd.policy.types import Policy
 
-SLASH = 0x2F
 DEFAULT_LIMIT_STATES = 1 << 18  # 1,000 unit names make 16,000; globs such as *x* can double them with each one more
 EDGES_A_STATE = 4  # on average, at the limit: bounds the time that it takes to refuse
 NAMED = 5  # policies that an error names
-
-
-class Moves(NamedTuple):
-    """Positions after one more byte: by byte where it matters which, otherwise `others`."""
-
-    by_byte: dict[int, list[int]]
-    others: list[int]
 
 
 class Before(NamedTuple):
@@ -65,61 +58,6 @@ class Row:
     accept: tuple[tuple[int, ...], tuple[int, ...]]
 
 
-class Positions:
-    """The globs of all edges, token by token, each followed by an end: a position is an index into these lists."""
-
-    def __init__(self, graph: SubjectGraph) -> None:
-        self.masks: list[int] = []  # 0 is the end of a glob
-        self.repeats: list[bool] = []
-        self.stars: list[bool] = []  # any bytes may follow here, for good
-        self.edges: list[int] = []
-        self.starts: list[int] = []
-        for number, edge in enumerate(graph.edges):
-            self.starts.append(len(self.masks))
-            self.masks += [*(token.mask for token in edge.glob), 0]
-            self.repeats += [*(token.repeat for token in edge.glob), False]
-            self.stars += [*(token.repeat and token.mask == EVERY_BYTE for token in edge.glob), False]
-            self.edges += [number] * (len(edge.glob) + 1)
-        self._bytes = {mask: _bytes_of(mask) for mask in set(self.masks)}
-
-    def enter(self, positions: Sequence[int]) -> set[int]:
-        """The positions, and those behind a repeat that may stand for nothing (a star's own followers left out)."""
-        found = set(positions)
-        for position in positions:
-            behind = position
-            while self.repeats[behind] and not self.stars[behind]:
-                behind += 1
-                found.add(behind)
-        return found
-
-    def moves(self, positions: Iterable[int]) -> Moves:
-        """Where each byte but the slash leads."""
-        by_byte: dict[int, list[int]] = {}
-        wide: list[tuple[int, frozenset[int]]] = []
-        for position in positions:
-            following = position if self.repeats[position] else position + 1
-            some, named = self._bytes[self.masks[position]]
-            if some:
-                for byte in named:
-                    by_byte.setdefault(byte, []).append(following)
-            else:
-                wide.append((following, named))
-        for _, missing in wide:
-            for byte in missing:
-                by_byte.setdefault(byte, [])
-        for following, missing in wide:
-            for byte, positions_there in by_byte.items():
-                if byte not in missing:
-                    positions_there.append(following)
-        return Moves(by_byte, [following for following, _ in wide])
-
-
-def _bytes_of(mask: int) -> tuple[bool, frozenset[int]]:
-    """(True, the bytes that match) or (False, the bytes that do not), whichever is shorter; the slash is in neither."""
-    some = mask.bit_count() <= 128
-    return some, frozenset(byte for byte in range(256) if byte != SLASH and (mask >> byte & 1) == some)
-
-
 class Automaton:
     """Builds the states; `rows[0]` is the root of the tree. PolicyError beyond `limit_states`, naming policies."""
 
@@ -129,7 +67,7 @@ class Automaton:
         self._limit = limit_states
         self._edges = 0
         self._graph = SubjectGraph(policies)
-        self._positions = Positions(self._graph)
+        self._positions = Positions([edge.glob for edge in self._graph.edges], outside=SLASH)
         self._states: list[State | None] = [None]
         self._frames: dict[tuple[frozenset[int], bool, frozenset[int]], Frame] = {}
         self._beginnings: dict[Before, int] = {}
@@ -168,7 +106,7 @@ class Automaton:
 
     def _after(self, state: State) -> Before:
         """What is known if the component ends in this state."""
-        masks, edges = self._positions.masks, self._positions.edges
+        masks, edges = self._positions.masks, self._positions.globs
         ended = [edges[p] for p in (*state.positions, *state.frame.behind) if not masks[p]]
         if not ended:
             return Before(state.frame.carried, state.frame.below_manager)
@@ -211,7 +149,7 @@ class Automaton:
 
     def _add_stars(self, frame: Frame, positions: set[int], stars: Sequence[int]) -> tuple[Frame, set[int]]:
         """The last star of a glob is the only one that counts, and nothing before it does."""
-        edges = self._positions.edges
+        edges = self._positions.globs
         last: dict[int, int] = {}
         for star in (*frame.stars, *stars):
             last[edges[star]] = max(star, last.get(edges[star], star))
@@ -238,7 +176,7 @@ class Automaton:
 
     def _refuse(self, state: State) -> None:
         """Raise PolicyError naming the policies whose globs are being read in this state."""
-        targets = {self._graph.edges[self._positions.edges[p]].target for p in (*state.positions, *state.frame.behind)}
+        targets = {self._graph.edges[self._positions.globs[p]].target for p in (*state.positions, *state.frame.behind)}
         ids = sorted({policy for node in targets for policy in self._graph.owners(node)})
         names = ", ".join(f'"{self._policies[i].name}"' for i in ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
         where = self._policies[ids[0] if ids else 0].where

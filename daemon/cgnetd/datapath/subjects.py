@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from cgnetd.datapath.globs import EVERY_BYTE, Token
 from cgnetd.policy.glob import STAR, components, tokens
 from cgnetd.policy.types import Pattern, PatternKind, Policy, Tier
 
@@ -18,17 +19,6 @@ ROOT = 0  # the root of the tree, nothing consumed
 UNITS = 1  # anywhere that is not below a user manager; loops
 USER_UNITS = 2  # anywhere below one; loops
 MANAGER = 3  # the component just consumed was a user manager
-
-EVERY_BYTE = (1 << 256) - 1
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """`mask`: bit B set where byte B matches. `repeat`: any number of such bytes, also none."""
-
-    mask: int
-    repeat: bool = False
-
 
 ANY_NAME = (Token(EVERY_BYTE, repeat=True),)
 _DIGITS = sum(1 << byte for byte in b"0123456789")
