@@ -40,6 +40,7 @@ def test_new_store_pins_every_map_and_governs_nothing(pin_dir: Path, cgroup_root
         control = store.control()
         assert (control.active, control.generations) == (0, (0, 0))
         assert (control.root_id, control.root_level) == (cgroup_root.id, cgroup_root.level)
+        assert (control.flags, control.netns) == (0, 0)
         assert store.labels() == {}
         assert store.stats() == (0,) * layout.STAT_COUNT
         assert store.slot(0).empty
@@ -57,6 +58,19 @@ def test_second_opening_adopts_the_same_maps(pin_dir: Path, cgroup_root: CgroupR
         assert pins(pin_dir) == before
         assert set(store.labels()) == {7}
         assert store.control().window_ns == 5
+
+
+def test_flags_are_added_and_the_namespace_is_replaced(pin_dir: Path, cgroup_root: CgroupRoot) -> None:
+    with Store.open(pin_dir, cgroup_root, create=True) as store:
+        store.set_flags(1)
+        store.set_flags(4)
+        store.set_netns(2**63 + 5)
+        store.set_netns(2**62 + 1)
+        before = store.control()
+    assert (before.flags, before.netns, before.epoch) == (5, 2**62 + 1, 0)
+    assert before.root_id == cgroup_root.id
+    with Store.open(pin_dir, cgroup_root, create=True) as again:
+        assert again.control() == before
 
 
 def test_pins_of_another_capacity_are_used_as_they_are(pin_dir: Path, cgroup_root: CgroupRoot) -> None:
@@ -110,7 +124,9 @@ def test_other_abi_is_refused_and_nothing_touched(pin_dir: Path, cgroup_root: Cg
         meta.pin(pin_dir / "meta")
     before = pins(pin_dir)
     for create in (True, False):
-        with pytest.raises(PinError, match=r"ABI version 99 \(cgnetd 9\.9\), this is ABI version 1 .*cgnetctl flush"):
+        with pytest.raises(
+            PinError, match=rf"99 \(cgnetd 9\.9\), this is ABI version {layout.ABI_VERSION} .*cgnetctl flush"
+        ):
             Store.open(pin_dir, cgroup_root, create=create)
     assert pins(pin_dir) == before
 
@@ -242,17 +258,22 @@ def test_layout_equals_the_contract(compile_c: Callable[[str], list[int]]) -> No
         CGN_MAGIC, CGN_ABI_VERSION, CGN_SLOTS, sizeof(struct cgn_meta), sizeof(struct cgn_control),
         offsetof(struct cgn_control, active) / 4, offsetof(struct cgn_control, generation) / 4,
         offsetof(struct cgn_control, root_level) / 4, offsetof(struct cgn_control, root_id) / 8,
-        offsetof(struct cgn_control, window_ns) / 8, sizeof(struct cgn_entry), CGN_COUNT_KINDS, CGN_STAT_COUNT,
+        offsetof(struct cgn_control, window_ns) / 8, offsetof(struct cgn_control, epoch) / 4,
+        offsetof(struct cgn_control, flags) / 4, offsetof(struct cgn_control, netns) / 8,
+        sizeof(struct cgn_entry), CGN_COUNT_KINDS, CGN_STAT_COUNT,
         sizeof(struct cgn_flow_key), sizeof(struct cgn_flow_value), offsetof(struct cgn_flow_value, last_ns),
-        sizeof(struct cgn_flow_record), offsetof(struct cgn_flow_record, key), CGN_RECORD_FLOW
+        sizeof(struct cgn_flow_record), offsetof(struct cgn_flow_record, key), CGN_RECORD_FLOW,
+        sizeof(struct cgn_view), sizeof(struct cgn_peers), sizeof(struct cgn_origin)
         """
     )
     assert fields == [
         *(layout.MAGIC, layout.ABI_VERSION, layout.SLOTS, layout.META.size, layout.CONTROL.size),
         *(layout.CONTROL_ACTIVE_WORD, layout.CONTROL_GENERATION_WORD),
         *(layout.CONTROL_ROOT_LEVEL_WORD, layout.CONTROL_ROOT_ID_QUAD),
-        *(layout.CONTROL_WINDOW_QUAD, layout.LABEL_ENTRY_BYTES, layout.COUNTER_KINDS, layout.STAT_COUNT),
+        *(layout.CONTROL_WINDOW_QUAD, layout.CONTROL_EPOCH_WORD, layout.CONTROL_FLAGS_WORD, layout.CONTROL_NETNS_QUAD),
+        *(layout.LABEL_ENTRY_BYTES, layout.COUNTER_KINDS, layout.STAT_COUNT),
         *(layout.FLOW_KEY_BYTES, layout.FLOW_VALUE_BYTES, layout.FLOW_VALUE_HEAD.size - 8),
         layout.FLOW_RECORD_HEAD.size + layout.FLOW_KEY_BYTES + layout.FLOW_VALUE_BYTES,
         *(layout.FLOW_RECORD_HEAD.size, layout.RECORD_FLOW),
+        *(layout.VIEW_BYTES, layout.PEERS_BYTES, layout.ORIGIN_BYTES),
     ]

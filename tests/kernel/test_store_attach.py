@@ -252,7 +252,7 @@ def test_object_of_other_programs_is_refused(attach: Attach, tmp_path: Path, obj
 
 def test_flush_leaves_nothing(attach: Attach, store: Store) -> None:
     attach().attach(HOOKS)
-    store.write_slot(1, bytes(64), b"index", 4)
+    store.write_slot(1, bytes(64), b"index", 4, bytes(16))
     with Link.from_pin(store.pin_dir / "links" / "connect4") as held:
         flushed = flush(store.pin_dir)
         assert held.info().cgroup_id == 0  # whoever holds it

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cgnetd.errors import PinError
 from cgnetd.kernel.cgroup import CgroupRoot
 from cgnetd.kernel.store import Store
 from pybpf import BpfError, Map, possible_cpus
@@ -16,10 +17,11 @@ pytestmark = pytest.mark.usefixtures("no_fd_leaks")
 
 CELLS = array("Q", range(1000))
 INDEX = b"names of rules" * 1001
+LIVE = array("Q", [7, 0, 2**64 - 1])
 
 
 def fill(store: Store, slot: int = 1, generation: int = 3, rule_count: int = 4) -> None:
-    store.write_slot(slot, memoryview(CELLS), INDEX, rule_count)
+    store.write_slot(slot, memoryview(CELLS), INDEX, rule_count, memoryview(LIVE))
     store.set_generation(slot, generation)
 
 
@@ -31,6 +33,9 @@ def test_written_slot_is_consistent_and_reads_back(store: Store) -> None:
         assert view.image.tolist() == CELLS.tolist()
         assert view.image.readonly
         assert view.index == INDEX
+        assert view.live is not None
+        assert view.live.tolist() == LIVE.tolist()
+        assert view.live.readonly
         assert view.rule_count == 4
         assert view.totals() == [0] * 8
     with store.slot(0) as other:
@@ -88,7 +93,7 @@ def test_cleared_slot_is_empty_twice(store: Store) -> None:
     assert list((store.pin_dir / "slots" / "1").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["image", "index", "counters"])
+@pytest.mark.parametrize("name", ["image", "index", "counters", "live"])
 def test_lost_pin_of_a_table_is_seen(store: Store, name: str) -> None:
     fill(store)
     (store.pin_dir / "slots" / "1" / name).unlink()
@@ -110,13 +115,71 @@ def test_foreign_table_in_the_slot_is_seen(store: Store) -> None:
         assert not view.consistent
 
 
-def test_emptied_slot_is_seen(store: Store) -> None:
+@pytest.mark.parametrize(("tables", "name"), [("images", "image"), ("counters", "counters"), ("live", "live")])
+def test_emptied_slot_is_seen(store: Store, tables: str, name: str) -> None:
     fill(store)
-    store.maps["images"].delete((1).to_bytes(4, "little"))
+    store.maps[tables].delete((1).to_bytes(4, "little"))
     with store.slot(1) as view:
-        assert view.image is None
+        assert getattr(view, name) is None
         assert not view.empty
         assert not view.consistent
+
+
+def test_live_cells_are_written_while_the_slot_is_in_force(store: Store) -> None:
+    fill(store)
+    store.activate(1)
+    with store.live(1) as live, store.slot(1) as view:
+        assert view.live is not None
+        assert live.cells() == LIVE
+        live.set(1, 99)
+        assert view.live.tolist() == [7, 99, 2**64 - 1]
+        assert live.write(array("Q", [7, 5, 6])) == 2
+        assert live.write([7, 5, 6]) == 0
+        assert view.live.tolist() == [7, 5, 6]
+        assert view.consistent
+
+
+def test_live_cells_outlive_the_daemon(pin_dir: Path, cgroup_root: CgroupRoot) -> None:
+    with Store.open(pin_dir, cgroup_root, create=True) as store:
+        fill(store)
+        with store.live(1) as live:
+            live.set(0, 1)
+    with Store.open(pin_dir, cgroup_root, create=True) as again, again.live(1) as live:
+        assert live.cells().tolist() == [1, 0, 2**64 - 1]
+
+
+def test_what_does_not_fit_the_live_table_is_refused(store: Store) -> None:
+    fill(store)
+    with store.live(1) as live:
+        for cell in (-1, len(LIVE)):
+            with pytest.raises(IndexError):
+                live.set(cell, 1)
+        for value in (-1, 2**64):
+            with pytest.raises(ValueError, match="memoryview"):
+                live.set(0, value)
+        with pytest.raises(ValueError, match="2 cells for a table of 3"):
+            live.write([1, 2])
+        assert live.cells() == LIVE
+    with pytest.raises(ValueError, match="released"):
+        live.cells()
+    with pytest.raises(PinError, match="slot 0: it has none"):
+        store.live(0)
+
+
+def test_open_live_table_of_a_written_slot_is_nobodys(store: Store) -> None:
+    fill(store)
+    with store.live(1) as old:
+        fill(store, generation=4)
+        old.set(0, 1)
+        with store.slot(1) as view:
+            assert view.live is not None
+            assert view.live.tolist() == LIVE.tolist()
+
+
+def test_slot_without_live_cells_is_whole(store: Store) -> None:
+    store.write_slot(1, bytes(8), b"", 1)
+    with store.slot(1) as view:
+        assert view.consistent
 
 
 def test_counters_of_all_rows_are_summed_and_carried(store: Store) -> None:

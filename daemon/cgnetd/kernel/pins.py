@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Making and opening the pinned maps, so that a crash at any point leaves something the next start completes.
 
-Layout (below the pin directory): meta, maps/NAME, slots/N/{image,index,counters}, links/HOOK. `meta` comes last: with
-it the set is whole. Names that begin with "new_" are unfinished steps. Must not know what maps hold, but for `meta`.
+Layout (below the pin directory): meta, maps/NAME, slots/N/{image,index,counters,live}, links/HOOK. `meta` comes last:
+with it the set is whole. Names that begin with "new_" are unfinished steps. Must not know what maps hold, but for
+`meta`.
 """
 
 from __future__ import annotations

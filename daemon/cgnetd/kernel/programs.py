@@ -18,18 +18,22 @@ from cgnetd.errors import KernelError
 from cgnetd.kernel.failure import kernel_error
 from cgnetd.kernel.features import Features
 from cgnetd.kernel.hooks import HOOKS, Hook
-from cgnetd.kernel.maps import PREFIX, Capacity, check_object, specs
+from cgnetd.kernel.maps import Capacity, check_object, specs
 from cgnetd.kernel.store import Store
 from pybpf import BpfError, Map, Object, Program
 
 OBJECT_DIR = Path(__file__).with_name("objects")
 
 _RODATA = ".rodata"
+_SHARED = frozenset(spec.name for spec in specs(Capacity()))
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What makes two programs the same: `map_ids` are those of our maps, `rodata` what the load set for them."""
+    """What makes two programs the same: `map_ids` are those of our pinned maps, `rodata` what the load set for them.
+
+    Maps that an object has for itself alone are other ones at each load, and tell nothing.
+    """
 
     tag: bytes
     map_ids: frozenset[int]
@@ -42,7 +46,7 @@ def signature(program: Program) -> Signature:
     rodata = b""
     for map_id in program.info.map_ids:
         with Map.from_id(map_id) as used:
-            if used.info.name.startswith(PREFIX):
+            if used.info.name in _SHARED:
                 ours.add(map_id)
             elif used.info.name.endswith(_RODATA):
                 rodata = used.lookup(bytes(4)) or b""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of one slot: image, rule index, counters; made aside, pinned, put into the maps of tables.
+"""The tables of one slot: image, rule index, counters, live cells; made aside, pinned, put into the maps of tables.
 
-Must not know what an image or an index says. A table is an array of 64-bit cells. The index is bytes behind a cell with
-their length.
+Must not know what an image, an index or a live cell says. A table is an array of 64-bit cells. The index is bytes
+behind a cell with their length.
 """
 
 from __future__ import annotations
@@ -25,17 +25,22 @@ from pybpf import BpfError, Map, Mapping, possible_cpus
 IMAGE = "image"
 INDEX = "index"
 COUNTERS = "counters"
-TABLES = (IMAGE, INDEX, COUNTERS)
+LIVE = "live"
+TABLES = (IMAGE, INDEX, COUNTERS, LIVE)
 
 _LENGTH = struct.Struct("=Q")
 
 
 @dataclass(frozen=True, slots=True)
 class Outer:
-    """The two maps of tables."""
+    """The maps of tables."""
 
     images: Map
     counters: Map
+    live: Map
+
+    def all(self) -> tuple[Map, ...]:
+        return (self.images, self.counters, self.live)
 
 
 def key_of(number: int) -> bytes:
@@ -48,32 +53,41 @@ def counter_cells(rule_count: int) -> int:
 
 
 def write_tables(
-    pin_dir: Path, outer: Outer, slot: int, *, cells: bytes | memoryview, index: bytes, rule_count: int
+    pin_dir: Path,
+    outer: Outer,
+    slot: int,
+    *,
+    cells: bytes | memoryview,
+    index: bytes,
+    rule_count: int,
+    live: bytes | memoryview,
 ) -> None:
     """Fill a slot that is not in force. An error leaves what was in it, or tables that are not `consistent`."""
     directory = pin_dir / SLOTS / str(slot)
     bpffs.make_dir(directory.parent)
     bpffs.make_dir(directory)
     with ExitStack() as stack:
-        image = stack.enter_context(_filled(IMAGE, memoryview(cells).cast("B")))
-        names = stack.enter_context(_filled(INDEX, memoryview(_LENGTH.pack(len(index)) + index)))
+        image = stack.enter_context(_filled(IMAGE, memoryview(cells).cast("B"), frozen=True))
+        names = stack.enter_context(_filled(INDEX, memoryview(_LENGTH.pack(len(index)) + index), frozen=True))
         counters = stack.enter_context(create(table_spec(COUNTERS, counter_cells(rule_count))))
-        for name, table in ((IMAGE, image), (INDEX, names), (COUNTERS, counters)):
+        living = stack.enter_context(_filled(LIVE, memoryview(live).cast("B"), frozen=False))
+        for name, table in ((IMAGE, image), (INDEX, names), (COUNTERS, counters), (LIVE, living)):
             pin_over(table, directory / name)
         try:
+            outer.live.update(key_of(slot), key_of(living.fd))
             outer.images.update(key_of(slot), key_of(image.fd))
             outer.counters.update(key_of(slot), key_of(counters.fd))
         except BpfError as error:
             raise kernel_error(f"put tables into slot {slot}", error) from error
 
 
-def _filled(name: str, content: memoryview) -> Map:
-    """A frozen table."""
+def _filled(name: str, content: memoryview, *, frozen: bool) -> Map:
     table = create(table_spec(name, (len(content) + 7) // 8))
     try:
         with table.mmap(writable=True) as memory:
             memory.bytes[: len(content)] = content
-        table.freeze()
+        if frozen:
+            table.freeze()
     except (OSError, ValueError):
         table.close()
         raise
@@ -82,7 +96,7 @@ def _filled(name: str, content: memoryview) -> Map:
 
 def clear_tables(pin_dir: Path, outer: Outer, slot: int) -> None:
     """Take the tables out of a slot and remove their pins; fine if there are none."""
-    for table_map in (outer.images, outer.counters):
+    for table_map in outer.all():
         try:
             table_map.delete(key_of(slot))
         except BpfError as error:
@@ -110,17 +124,20 @@ class SlotView:
     def _open(self, directory: Path, outer: Outer) -> None:
         image = self._inner(outer.images)
         counters = self._inner(outer.counters)
+        live = self._inner(outer.live)
         index = self._pinned(directory, INDEX)
         self.image_id = image.info.id if image else 0
         self.counters_id = counters.info.id if counters else 0
         self.image: memoryview | None = self._memory(image).words() if image else None
         self.counters: memoryview | None = self._memory(counters).words() if counters else None
+        self.live: memoryview | None = self._memory(live).words() if live else None
         self.index: bytes | None = self._index(index) if index else None
         self.rule_count = counters.info.max_entries // counter_cells(1) if counters else 0
-        pinned = {name: self._pinned(directory, name) for name in (IMAGE, COUNTERS)}
+        pinned = {name: self._pinned(directory, name) for name in (IMAGE, COUNTERS, LIVE)}
         self.consistent = (
             _same(image, pinned[IMAGE])
             and _same(counters, pinned[COUNTERS])
+            and _same(live, pinned[LIVE])
             and index is not None
             and is_frozen(index)
             and image is not None
@@ -129,7 +146,7 @@ class SlotView:
 
     @property
     def empty(self) -> bool:
-        return self.image is None and self.counters is None
+        return self.image is None and self.counters is None and self.live is None
 
     def totals(self) -> list[int]:
         """Calls counted, summed over all rows: [rule id * 2 + kind]. Empty without counters."""
@@ -162,7 +179,7 @@ class SlotView:
         return content if len(content) == length else None
 
     def close(self) -> None:
-        for view in (self.image, self.counters):
+        for view in (self.image, self.counters, self.live):
             if view is not None:
                 view.release()
         self._stack.close()
@@ -174,6 +191,14 @@ class SlotView:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def open_live(outer: Outer, slot: int) -> Map:
+    """The table of live cells; the caller closes it. PinError if the slot has none."""
+    found = outer.live.lookup(key_of(slot))
+    if found is None:
+        raise PinError(f"open live cells of slot {slot}: it has none")
+    return Map.from_id(int.from_bytes(found, sys.byteorder))
 
 
 def write_carry(outer: Outer, slot: int, totals: list[int]) -> None:

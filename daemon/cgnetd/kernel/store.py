@@ -19,6 +19,7 @@ from cgnetd.kernel import layout, slots
 from cgnetd.kernel.cgroup import CgroupRoot
 from cgnetd.kernel.failure import kernel_error
 from cgnetd.kernel.grace import wait_for_programs
+from cgnetd.kernel.live import LiveTable
 from cgnetd.kernel.maps import Capacity, specs
 from cgnetd.kernel.pins import open_pins, path_of, pin_over
 from cgnetd.kernel.slots import SlotView
@@ -35,6 +36,9 @@ class Control:
     root_level: int
     root_id: int
     window_ns: int
+    epoch: int
+    flags: int
+    netns: int  # cookie of the network namespace that the live cells speak of
 
 
 class Store:
@@ -43,7 +47,7 @@ class Store:
     def __init__(self, pin_dir: Path, maps: dict[str, Map]) -> None:
         self.pin_dir = pin_dir
         self.maps = maps
-        self._outer = slots.Outer(maps["images"], maps["counters"])
+        self._outer = slots.Outer(maps["images"], maps["counters"], maps["live"])
         self._control = maps["control"].mmap(writable=True)
         self._words = self._control.words("I")
         self._quads = self._control.words("Q")
@@ -72,7 +76,7 @@ class Store:
     def control(self) -> Control:
         fields = layout.CONTROL.unpack(bytes(self._control.bytes[: layout.CONTROL.size]))
         active, generations, rest = fields[0], fields[1 : 1 + layout.SLOTS], fields[1 + layout.SLOTS :]
-        return Control(active, generations, *rest[:3])
+        return Control(active, generations, *rest)
 
     def set_root(self, level: int, cgroup_id: int) -> None:
         self._words[layout.CONTROL_ROOT_LEVEL_WORD] = level
@@ -81,6 +85,14 @@ class Store:
     def set_window(self, window_ns: int) -> None:
         """One event a key and window."""
         self._quads[layout.CONTROL_WINDOW_QUAD] = window_ns
+
+    def set_flags(self, flags: int) -> None:
+        """Set these CGN_CONTROL_* flags beside those that are set; only a flush takes one away."""
+        self._words[layout.CONTROL_FLAGS_WORD] |= flags
+
+    def set_netns(self, cookie: int) -> None:
+        """Name the network namespace whose devices and addresses the live cells speak of."""
+        self._quads[layout.CONTROL_NETNS_QUAD] = cookie
 
     def set_generation(self, slot: int, generation: int) -> None:
         """Name what is in a slot; 0: nothing. Labels of another generation are stale from here on."""
@@ -92,10 +104,13 @@ class Store:
 
     # -- slots --------------------------------------------------------------------------------------------------
 
-    def write_slot(self, slot: int, cells: bytes | memoryview, index: bytes, rule_count: int) -> None:
+    def write_slot(
+        self, slot: int, cells: bytes | memoryview, index: bytes, rule_count: int, live: bytes | memoryview = b""
+    ) -> None:
         """Fill a slot, which becomes generation 0 (empty) by it. ValueError for the slot in force.
 
-        `cells`: the image, whole 64-bit cells; `index`: the rule index; `rule_count`: ids 0 .. rule_count-1.
+        `cells`: the image, `live`: what its live cells begin with, both in whole 64-bit cells; `index`: the rule index;
+        `rule_count`: ids 0 .. rule_count-1.
         """
         control = self.control()
         if control.active == _slot(slot) and control.generations[slot]:
@@ -104,7 +119,9 @@ class Store:
             if control.generations[slot]:
                 wait_for_programs()  # one that read `active` before it changed still uses this slot
             self.set_generation(slot, 0)
-            slots.write_tables(self.pin_dir, self._outer, slot, cells=cells, index=index, rule_count=rule_count)
+            slots.write_tables(
+                self.pin_dir, self._outer, slot, cells=cells, index=index, rule_count=rule_count, live=live
+            )
 
     def clear_slot(self, slot: int) -> None:
         """Empty a slot. The one in force too: nothing is governed then."""
@@ -119,6 +136,11 @@ class Store:
         """What is in a slot; `.empty` if nothing is. The caller closes it."""
         with _failing(f"read slot {slot}"):
             return SlotView(self.pin_dir, self._outer, _slot(slot))
+
+    def live(self, slot: int) -> LiveTable:
+        """The live cells of a slot, in force or not, to be read and written. The caller closes it. PinError: no slot."""
+        with _failing(f"open live cells of slot {slot}"), slots.open_live(self._outer, _slot(slot)) as table:
+            return LiveTable(table)
 
     def carry(self, slot: int, totals: list[int]) -> None:
         """Set what earlier generations had counted, [rule id * 2 + kind]; absolute, so it can be done again."""
