@@ -11,12 +11,26 @@ from cgnetd.datapath.record import CgroupRecord, FlowRecord, address_text, decod
 V6 = 0x20010DB8 << 96 | 7
 
 
+def halves(address: int) -> tuple[int, int]:
+    return address >> 64, address & (1 << 64) - 1
+
+
 def flow_bytes(
-    *, family: int = 6, address: int = V6, flags: int = 0, comm: bytes = b"curl", local: tuple[int, int] = (0, 1)
+    *,
+    family: int = 6,
+    address: int = V6,
+    flags: int = 0,
+    comm: bytes = b"curl",
+    local: int = 1,
+    new: int = 2,
+    name: bytes = b"",
 ) -> bytes:
-    halves = (address >> 64, address & (1 << 64) - 1)
-    key = abi.FLOW_KEY.pack(3, 9, 10, 6, 443, abi.HOOK_CONNECT, family, flags, 111, 0, 4711, *halves)
-    value = abi.FLOW_VALUE.pack(50, 8, 100, 200, 300, 4711, 4712, *local, 77, 1000, 5000, 0, 0, 0, comm)
+    hook, errno, reason, kind = abi.HOOK_CONNECT, 111, abi.REASON_NO_BACKEND, 2
+    key = abi.FLOW_KEY.pack(3, 9, 10, 6, 443, hook, family, flags, errno, reason, kind, 0, 4711, *halves(address))
+    times, ids, ports = (100, 200, 300), (4711, 4712), (5000, 8080)
+    value = abi.FLOW_VALUE.pack(
+        50, 8, *times, *ids, *halves(local), 77, 1000, *ports, len(name), 0, comm, *halves(new), name
+    )
     return abi.FLOW_RECORD.pack(abi.RECORD_FLOW, 0, 42, key, value)
 
 
@@ -36,19 +50,27 @@ def test_a_flow_record_tells_everything_of_its_calls() -> None:
         shadow_denied=False,
         by_socket=False,
         collected=False,
+        rewritten=False,
+        shadow_rewritten=False,
         errno=111,
+        reason=abi.REASON_NO_BACKEND,
+        type=2,
         cgroup_id=4711,
         task_cgroup_id=4711,
         socket_cgroup_id=4712,
         local_address=1,
         local_port=5000,
+        new_address=2,
+        new_port=8080,
+        name=b"",
         first_ns=200,
         last_ns=300,
         pid=77,
         uid=1000,
         comm="curl",
     )
-    assert (record.address_text, record.local_address_text) == ("2001:db8::7", "::1")
+    texts = (record.address_text, record.local_address_text, record.new_address_text)
+    assert texts == ("2001:db8::7", "::1", "::2")
 
 
 @pytest.mark.parametrize(
@@ -58,18 +80,29 @@ def test_a_flow_record_tells_everything_of_its_calls() -> None:
         (abi.FLOW_SHADOW_DENIED, "shadow_denied"),
         (abi.FLOW_BY_SOCKET, "by_socket"),
         (abi.FLOW_COLLECTED, "collected"),
+        (abi.FLOW_REWRITTEN, "rewritten"),
+        (abi.FLOW_SHADOW_REWRITTEN, "shadow_rewritten"),
     ],
 )
 def test_a_flag_sets_its_field_and_no_other(flag: int, field: str) -> None:
     record = decode(flow_bytes(flags=flag))
-    names = ("denied", "shadow_denied", "by_socket", "collected")
+    names = ("denied", "shadow_denied", "by_socket", "collected", "rewritten", "shadow_rewritten")
     assert [name for name in names if getattr(record, name)] == [field]
 
 
 def test_an_ipv4_address_is_in_the_low_half() -> None:
-    record = decode(flow_bytes(family=4, address=0x0A000001, local=(0, 0x7F000001)))
+    record = decode(flow_bytes(family=4, address=0x0A000001, local=0x7F000001, new=0x0A000002))
     assert isinstance(record, FlowRecord)
-    assert (record.address, record.address_text, record.local_address_text) == (0x0A000001, "10.0.0.1", "127.0.0.1")
+    assert (record.address, record.address_text) == (0x0A000001, "10.0.0.1")
+    assert (record.local_address_text, record.new_address_text) == ("127.0.0.1", "10.0.0.2")
+
+
+@pytest.mark.parametrize("name", [b"/run/app.sock", b"\0abstract\0with\xff", b"\0" * 108])
+def test_a_unix_socket_has_a_name_instead_of_an_address(name: bytes) -> None:
+    record = decode(flow_bytes(family=abi.FAMILY_UNIX, name=name))
+    assert isinstance(record, FlowRecord)
+    assert record.name == name
+    assert (record.address_text, record.new_address_text) == ("", "")
 
 
 def test_a_name_of_any_bytes_is_text() -> None:

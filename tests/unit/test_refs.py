@@ -22,6 +22,7 @@ REFS = st.lists(
         st.booleans(),
         WORDS,
         st.booleans(),
+        WORDS,
     ),
     max_size=8,
 ).map(lambda rows: [RuleRef(number, *row) for number, row in enumerate(rows)])

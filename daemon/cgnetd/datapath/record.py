@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cgnetd.datapath import abi
 
@@ -15,7 +16,8 @@ from cgnetd.datapath import abi
 @dataclass(frozen=True, slots=True)
 class FlowRecord:
     """`count` calls of one kind (struct cgn_flow_record). Times are CLOCK_BOOTTIME; what belongs to one call, such as
-    `pid`, is of the last one. `address` is the destination, or the local address that a bind asked for."""
+    `pid`, is of the last one. `address` is the destination, or the local address that a bind asked for; of a UNIX
+    socket it is a hash of the name. `new_address` and `new_port` are where a rewritten call went."""
 
     count: int
     generation: int
@@ -23,19 +25,26 @@ class FlowRecord:
     shadow_rule_id: int
     protocol: int  # IPPROTO_*
     hook: int  # abi.HOOK_*
-    family: int  # 4 or 6
+    family: int  # abi.FAMILY_*
     address: int
     port: int
     denied: bool
     shadow_denied: bool
     by_socket: bool
     collected: bool  # many destinations in one record: address and port are 0
+    rewritten: bool  # the enforced verdict sent the call elsewhere
+    shadow_rewritten: bool
     errno: int
+    reason: int  # abi.REASON_*: why a call that the rules let pass was denied
+    type: int  # SOCK_* of a new socket (abi.HOOK_CREATE), else 0
     cgroup_id: int  # of the identity that decided
     task_cgroup_id: int
     socket_cgroup_id: int
     local_address: int
     local_port: int
+    new_address: int
+    new_port: int
+    name: bytes  # of a UNIX socket as the call gave it, else empty
     first_ns: int
     last_ns: int
     pid: int
@@ -50,6 +59,10 @@ class FlowRecord:
     def local_address_text(self) -> str:
         return address_text(self.family, self.local_address)
 
+    @property
+    def new_address_text(self) -> str:
+        return address_text(self.family, self.new_address)
+
 
 @dataclass(frozen=True, slots=True)
 class CgroupRecord:
@@ -59,6 +72,50 @@ class CgroupRecord:
     cgroup_id: int
     parent_id: int
     name: str  # bytes that are not UTF-8 are kept as surrogates
+
+
+class _Key(NamedTuple):
+    """struct cgn_flow_key, member by member."""
+
+    generation: int
+    rule: int
+    shadow_rule: int
+    protocol: int
+    port: int
+    hook: int
+    family: int
+    flags: int
+    errno_: int
+    reason: int
+    type: int
+    reserved: int
+    cgroup_id: int
+    high: int
+    low: int
+
+
+class _Value(NamedTuple):
+    """struct cgn_flow_value, member by member."""
+
+    calls: int
+    reported: int
+    window_start_ns: int
+    first_ns: int
+    last_ns: int
+    task_cgroup_id: int
+    socket_cgroup_id: int
+    local_high: int
+    local_low: int
+    pid: int
+    uid: int
+    local_port: int
+    new_port: int
+    name_length: int
+    reserved: int
+    comm: bytes
+    new_high: int
+    new_low: int
+    name: bytes
 
 
 def decode(data: bytes | memoryview) -> FlowRecord | CgroupRecord:
@@ -74,43 +131,48 @@ def decode(data: bytes | memoryview) -> FlowRecord | CgroupRecord:
 
 
 def address_text(family: int, address: int) -> str:
-    """An address as people write it."""
+    """An address as people write it; "" for a UNIX socket, which has a name instead."""
+    if family == abi.FAMILY_UNIX:
+        return ""
     return str(ipaddress.IPv4Address(address) if family == 4 else ipaddress.IPv6Address(address))
 
 
 def _flow(raw: bytes) -> FlowRecord:
-    _, _, count, key, value = abi.FLOW_RECORD.unpack(raw)
-    generation, rule, shadow_rule, protocol, port, hook, family, flags, errno, _, cgroup_id, high, low = (
-        abi.FLOW_KEY.unpack(key)
-    )
-    _, _, _, first_ns, last_ns, task_id, socket_id, local_high, local_low, pid, uid, local_port, *_, comm = (
-        abi.FLOW_VALUE.unpack(value)
-    )
+    count, key_bytes, value_bytes = abi.FLOW_RECORD.unpack(raw)[2:]
+    key = _Key(*abi.FLOW_KEY.unpack(key_bytes))
+    value = _Value(*abi.FLOW_VALUE.unpack(value_bytes))
     return FlowRecord(
         count=count,
-        generation=generation,
-        rule_id=rule,
-        shadow_rule_id=shadow_rule,
-        protocol=protocol,
-        hook=hook,
-        family=family,
-        address=_address(family, high, low),
-        port=port,
-        denied=bool(flags & abi.FLOW_DENIED),
-        shadow_denied=bool(flags & abi.FLOW_SHADOW_DENIED),
-        by_socket=bool(flags & abi.FLOW_BY_SOCKET),
-        collected=bool(flags & abi.FLOW_COLLECTED),
-        errno=errno,
-        cgroup_id=cgroup_id,
-        task_cgroup_id=task_id,
-        socket_cgroup_id=socket_id,
-        local_address=_address(family, local_high, local_low),
-        local_port=local_port,
-        first_ns=first_ns,
-        last_ns=last_ns,
-        pid=pid,
-        uid=uid,
-        comm=_text(comm, "backslashreplace"),
+        generation=key.generation,
+        rule_id=key.rule,
+        shadow_rule_id=key.shadow_rule,
+        protocol=key.protocol,
+        hook=key.hook,
+        family=key.family,
+        address=_address(key.family, key.high, key.low),
+        port=key.port,
+        denied=bool(key.flags & abi.FLOW_DENIED),
+        shadow_denied=bool(key.flags & abi.FLOW_SHADOW_DENIED),
+        by_socket=bool(key.flags & abi.FLOW_BY_SOCKET),
+        collected=bool(key.flags & abi.FLOW_COLLECTED),
+        rewritten=bool(key.flags & abi.FLOW_REWRITTEN),
+        shadow_rewritten=bool(key.flags & abi.FLOW_SHADOW_REWRITTEN),
+        errno=key.errno_,
+        reason=key.reason,
+        type=key.type,
+        cgroup_id=key.cgroup_id,
+        task_cgroup_id=value.task_cgroup_id,
+        socket_cgroup_id=value.socket_cgroup_id,
+        local_address=_address(key.family, value.local_high, value.local_low),
+        local_port=value.local_port,
+        new_address=_address(key.family, value.new_high, value.new_low),
+        new_port=value.new_port,
+        name=value.name[: value.name_length],
+        first_ns=value.first_ns,
+        last_ns=value.last_ns,
+        pid=value.pid,
+        uid=value.uid,
+        comm=_text(value.comm, "backslashreplace"),
     )
 
 

@@ -13,23 +13,24 @@ from typing import NamedTuple, overload
 
 
 class RuleRef(NamedTuple):
-    """One rule id. A built-in rule has an empty policy, section, file and tier; a default is named "default.egress" or
-    "default.bind" and stands where `spec.default` does."""
+    """One rule id. A built-in rule has an empty policy, section, file and tier; a default is named "default.egress",
+    "default.bind" or "default.socket" and stands where `spec.default` does."""
 
     rule_id: int
     policy: str
     rule: str
-    section: str  # "egress" | "bind" | ""
+    section: str  # "egress" | "bind" | "socket" | ""
     file: str
     line: int  # from 1, 0 = nowhere
-    action: str  # "allow" | "deny" | "pass"
+    action: str  # "allow" | "deny" | "pass" | "redirect" | "rewrite"
     errno: int  # of a deny, positive; 0 else
     log: bool
     tier: str  # "admin" | "normal" | "baseline" | ""
     audit: bool
+    to: str = ""  # where it leads and what it sets, in words: "127.0.0.1:8080, [::1]:8080", "service:db", "@name"
 
 
-_Shared = tuple[str, str, str, str, int, bool, str, bool]  # what many rules have in common
+_Shared = tuple[str, str, str, str, int, bool, str, bool, str]  # what many rules have in common
 
 
 class RuleRefs(Sequence[RuleRef]):
@@ -45,7 +46,7 @@ class RuleRefs(Sequence[RuleRef]):
         for number, ref in enumerate(refs):
             if ref.rule_id != number:
                 raise ValueError("rule ids are not dense")
-            common = (ref.policy, ref.section, ref.file, ref.action, ref.errno, ref.log, ref.tier, ref.audit)
+            common = (ref.policy, ref.section, ref.file, ref.action, ref.errno, ref.log, ref.tier, ref.audit, ref.to)
             self._which.append(shared.setdefault(common, len(shared)))
             self._lines.append(ref.line)
             names.append(ref.rule)
@@ -71,9 +72,9 @@ class RuleRefs(Sequence[RuleRef]):
         return map(self._ref, range(len(self)))
 
     def _ref(self, number: int) -> RuleRef:
-        policy, section, file, action, errno, log, tier, audit = self._shared[self._which[number]]
+        policy, section, file, action, errno, log, tier, audit, to = self._shared[self._which[number]]
         name = self._names[self._ends[number - 1] if number else 0 : self._ends[number]]
-        return RuleRef(number, policy, name, section, file, self._lines[number], action, errno, log, tier, audit)
+        return RuleRef(number, policy, name, section, file, self._lines[number], action, errno, log, tier, audit, to)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RuleRefs) and self._key() == other._key()

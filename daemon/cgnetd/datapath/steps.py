@@ -19,11 +19,13 @@ class LinkState(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What cgn_control should say beside the slots."""
+    """What cgn_control should say beside the slots. `flags` (abi.CONTROL_*) are never taken back."""
 
     root_id: int
     root_level: int
     window_ns: int
+    flags: int = 0
+    netns: int = 0  # cookie of the daemon's network namespace
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class FixControl(Step):
 
     @property
     def text(self) -> str:
-        return "set the managed root and the event window"
+        return "set the managed root, the event window and what the programs need to know of the host"
 
 
 @dataclass(frozen=True, slots=True)
