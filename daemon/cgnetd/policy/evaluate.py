@@ -7,14 +7,20 @@ Every other verdict (compiled image, kernel) is tested against this one. Must no
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import takewhile
 
-from .ranges import EVERYTHING, covers, within
-from .types import Action, Decision, Flow, Hook, Outcome, Policy, Protocol, Rule, Step
+from .matching import UNIX, default_for, first_match, rules_for, says
+from .types import Action, Decision, Endpoint, Flow, Hook, Outcome, Policy, Rule, Service, Step
 
-_EGRESS_HOOKS = frozenset({Hook.CONNECT, Hook.SENDMSG})
+Choose = Callable[[Service, int], Endpoint | None]
 _BIND_HOOKS = frozenset({Hook.BIND, Hook.POST_BIND})
+
+
+def first_backend(service: Service, family: int) -> Endpoint | None:
+    """The first backend of the family (4 or 6), as if it were alive."""
+    return next((b.endpoint for b in service.backends if b.endpoint.family == family), None)
 
 
 def judge(
@@ -22,31 +28,68 @@ def judge(
     socket_chain: Sequence[Policy] | None,
     flow: Flow,
     default_action: Action,
+    choose: Choose = first_backend,
 ) -> Decision:
     """The verdict on a call by a task in one cgroup on a socket made in another (None: the same one, or ungoverned).
 
     Either can deny, the task's cgroup is asked first; when both allow, the task's decision stands, or the socket's if
-    only that is governed. A chain that is None or empty has no say.
+    only that is governed. A chain that is None or empty has no say. The socket's cgroup judges the call as it was made
+    and rewrites nothing: what rewrites there, allows.
     """
-    decisions = [evaluate(chain, flow, default_action) for chain in (task_chain, socket_chain) if chain]
+    decisions = [evaluate(task_chain, flow, default_action, choose)] if task_chain else []
+    if socket_chain:
+        decisions.append(_decide(socket_chain, flow, default_action, None))
     return _first_denying(decisions) if decisions else evaluate((), flow, default_action)
 
 
-def evaluate(chain: Sequence[Policy], flow: Flow, default_action: Action) -> Decision:
+def evaluate(chain: Sequence[Policy], flow: Flow, default_action: Action, choose: Choose = first_backend) -> Decision:
     """The verdict of the policies that govern one cgroup, in order of evaluation as `select` gives them.
 
-    `default_action` (ALLOW or DENY) speaks where no policy decided; an empty chain is an ungoverned cgroup and allows.
-    A bind to [::] of a socket that is not IPv6-only takes the port on 0.0.0.0 too: it is judged as both.
+    `default_action` (ALLOW or DENY) speaks where no policy decided; not of UNIX names and new sockets (CREATE), which
+    are allowed then. An empty chain is an ungoverned cgroup and allows. `choose(service, family)` gives the backend of
+    a redirect to a service, None if none is alive: that denies with the service's errno.
     """
-    decision = _walk(chain, flow, default_action)
-    if not _binds_both_families(flow):
+    return _decide(chain, flow, default_action, _choosing_once(choose))
+
+
+def _choosing_once(choose: Choose) -> Choose:
+    """The enforced and the shadow verdict of one call tell the same backend."""
+    chosen: dict[tuple[str, int], Endpoint | None] = {}
+
+    def choose_once(service: Service, family: int) -> Endpoint | None:
+        if (service.name, family) not in chosen:
+            chosen[service.name, family] = choose(service, family)
+        return chosen[service.name, family]
+
+    return choose_once
+
+
+def _decide(chain: Sequence[Policy], flow: Flow, default_action: Action, choose: Choose | None) -> Decision:
+    """A bind to [::] of a socket that is not IPv6-only takes the port on 0.0.0.0 too: it is judged as both."""
+    decision = _walk(chain, flow, default_action, choose)
+    if not (flow.hook in _BIND_HOOKS and flow.family == 6 and flow.address == 0 and not flow.v6_only):
         return decision
-    as_v4 = _walk(chain, replace(flow, family=4), default_action)
-    return _first_denying([decision, as_v4])
+    as_v4 = _walk(chain, replace(flow, family=4), default_action, choose)
+    enforced = _of_both_families(decision.enforced, as_v4.enforced)
+    shadow = _of_both_families(decision.shadow, as_v4.shadow)
+    is_v4 = enforced is not decision.enforced
+    return Decision(enforced, shadow, as_v4.steps if is_v4 else decision.steps)
 
 
-def _binds_both_families(flow: Flow) -> bool:
-    return flow.hook in _BIND_HOOKS and flow.family == 6 and flow.address == 0 and not flow.v6_only
+def _of_both_families(v6: Outcome, v4: Outcome) -> Outcome:
+    """The outcome of a bind to [::] that is also one to 0.0.0.0: the one that denies; otherwise that for [::] if it
+    rewrites the address, else that for 0.0.0.0 if it rewrites; an address that it keeps is still [::]."""
+    for outcome in (v6, v4):
+        if outcome.action is Action.DENY:
+            return outcome
+    if v4.action is not Action.REWRITE or v4.target is None or _rewrites_address(v6, 6):
+        return v6
+    return v4 if _rewrites_address(v4, 4) else replace(v4, target=replace(v4.target, family=6))
+
+
+def _rewrites_address(outcome: Outcome, family: int) -> bool:
+    rewrite = outcome.rule.rewrite if outcome.rule and outcome.action is Action.REWRITE else None
+    return rewrite is not None and rewrite.addresses.of(family) is not None
 
 
 def _first_denying(decisions: Sequence[Decision]) -> Decision:
@@ -56,31 +99,28 @@ def _first_denying(decisions: Sequence[Decision]) -> Decision:
     return replace(enforced, shadow=shadow.shadow)
 
 
-def _walk(chain: Sequence[Policy], flow: Flow, default_action: Action) -> Decision:
+def _walk(chain: Sequence[Policy], flow: Flow, default_action: Action, choose: Choose | None) -> Decision:
     """Ask the policies in order. An audit policy never decides: it only shapes the shadow verdict."""
     steps: list[Step] = []
     shadow: Outcome | None = None
-    for policy in chain:
+    for index, policy in enumerate(chain):
         rule, outcome = _ask(policy, flow)
         steps.append(Step(policy, rule, outcome.action if outcome else Action.PASS, policy.audit))
         if outcome is None:
             continue
-        shadow = shadow or outcome
+        shadow = shadow or _followed(outcome, flow, chain[:index], choose)
         if not policy.audit:
-            return Decision(outcome, shadow, tuple(steps))
-    nothing_decided = _outcome(default_action if chain else Action.ALLOW)
+            enforcing = [before for before in chain[:index] if not before.audit]
+            return Decision(_followed(outcome, flow, enforcing, choose), shadow, tuple(steps))
+    has_default_action = chain and flow.family != UNIX and flow.hook is not Hook.CREATE
+    nothing_decided = _outcome(default_action if has_default_action else Action.ALLOW)
     return Decision(nothing_decided, shadow or nothing_decided, tuple(steps))
 
 
 def _ask(policy: Policy, flow: Flow) -> tuple[Rule | None, Outcome | None]:
     """The rule of the policy that matches, if any, and what the policy decides; None: it passes to the next policy."""
-    if flow.hook is Hook.SOCKET:
-        rule = next((rule for rule in policy.egress if _decides_socket(rule, flow)), None)
-    else:
-        rules = policy.bind if flow.hook in _BIND_HOOKS else policy.egress
-        rule = next((rule for rule in rules if _matches(rule, flow)), None)
-    default = policy.default_bind if flow.hook in _BIND_HOOKS else policy.default_egress
-    action = rule.action if rule else default
+    rule = first_match(rules_for(policy, flow), flow)
+    action = says(rule, flow) if rule else default_for(policy, flow)
     return rule, None if action is Action.PASS else _outcome(action, policy, rule)
 
 
@@ -89,37 +129,45 @@ def _outcome(action: Action, policy: Policy | None = None, rule: Rule | None = N
     return Outcome(action, denial, policy, rule)
 
 
-def _matches(rule: Rule, flow: Flow) -> bool:
-    """Whether a rule of the right section matches a call to connect, sendmsg or bind. Left-out fields match all."""
-    return (
-        (flow.hook not in _EGRESS_HOOKS or flow.hook in rule.hooks)
-        and (rule.protocols is None or flow.protocol in rule.protocols)
-        and covers(rule.addresses, flow.family, flow.address)
-        and (rule.ports is None or _port_matches(rule, rule.ports, flow))
-    )
+def _followed(outcome: Outcome, flow: Flow, before: Sequence[Policy], choose: Choose | None) -> Outcome:
+    """What becomes of a call that a rule rewrites: it goes to its target, unless what comes before the rule denies it.
 
-
-def _port_matches(rule: Rule, ports: tuple[tuple[int, int], ...], flow: Flow) -> bool:
-    """`ephemeral` matches a bind to port 0, and then whatever port the kernel picked."""
-    port_is_left_to_kernel = flow.hook is Hook.POST_BIND or (flow.hook is Hook.BIND and flow.port == 0)
-    return (rule.ephemeral and port_is_left_to_kernel) or (flow.port != 0 and within(flow.port, ports))
-
-
-def _decides_socket(rule: Rule, flow: Flow) -> bool:
-    """Whether an egress rule decides on socket() of a kind whose later calls no hook sees.
-
-    Where the socket will send is not known, so a deny that could match counts, while an allow or a pass counts only if
-    it holds for every destination. A raw socket can send every protocol: any deny could match it.
+    `before` are the policies before the rule's own. Without `choose` nothing is rewritten: the call is let pass.
     """
-    if not (flow.raw or rule.protocols is None or flow.protocol in rule.protocols):
-        return False
-    return rule.action is Action.DENY or _is_unconditional(rule, every_protocol=flow.raw)
+    policy, rule = outcome.policy, outcome.rule
+    if not outcome.action.rewrites or policy is None or rule is None:
+        return outcome
+    if choose is None:
+        return replace(outcome, action=Action.ALLOW)
+    aimed = rewritten(rule, flow, choose)
+    if aimed is None:
+        service = rule.redirect.service if rule.redirect else None
+        return Outcome(Action.DENY, service.errno if service else errno.EPERM, policy, rule)
+    target = None if flow.family == UNIX else Endpoint(aimed.family, aimed.address, aimed.port)
+    return _denial_before(rule, policy, before, aimed) or replace(outcome, target=target)
 
 
-def _is_unconditional(rule: Rule, *, every_protocol: bool) -> bool:
-    return (
-        rule.addresses in (None, EVERYTHING)
-        and rule.ports is None
-        and rule.hooks >= _EGRESS_HOOKS
-        and (not every_protocol or rule.protocols is None or rule.protocols >= frozenset(Protocol))
-    )
+def rewritten(rule: Rule, flow: Flow, choose: Choose = first_backend) -> Flow | None:
+    """The call as the rule sends it on, a rule that matches it and redirects or rewrites; None: no backend is alive."""
+    if rule.redirect:
+        if rule.redirect.name is not None:
+            return replace(flow, name=rule.redirect.name)
+        of_family = rule.redirect.v4 if flow.family == 4 else rule.redirect.v6
+        target = choose(rule.redirect.service, flow.family) if rule.redirect.service else of_family
+        return replace(flow, address=target.address, port=target.port or flow.port) if target else None
+    if rule.rewrite:
+        address, port = rule.rewrite.addresses.of(flow.family), rule.rewrite.port
+        return replace(
+            flow, address=flow.address if address is None else address, port=flow.port if port is None else port
+        )
+    return flow
+
+
+def _denial_before(rule: Rule, policy: Policy, before: Sequence[Policy], aimed: Flow) -> Outcome | None:
+    """What denies the call at its target, of all that comes before the rule: whole policies, then rules of its own."""
+    for earlier in before:
+        _, outcome = _ask(earlier, aimed)
+        if outcome:
+            return outcome if outcome.action is Action.DENY else None
+    own = first_match(takewhile(lambda other: other is not rule, rules_for(policy, aimed)), aimed)
+    return _outcome(Action.DENY, policy, own) if own and says(own, aimed) is Action.DENY else None
