@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`cgnetctl events`: what was denied, shadow-denied and logged lately, and with -f what is from now on."""
+"""`cgnetctl events`: what was denied, shadow-denied, redirected and logged lately, and with -f what is from now on."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 from cgnetd.cli import client
 from cgnetd.cli.answer import Stream, Style
 from cgnetd.cli.defaults import control_socket
+from cgnetd.cli.place import place
 from cgnetd.errors import UsageError
 
-HELP = "recent denies, shadow denies and logged allows; -f goes on"
+HELP = "recent denies, shadow denies, logged redirects and allows; -f goes on"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,11 +40,15 @@ def line(event: Mapping[str, Any], style: Style) -> str:
     if event.get("type") != "flow":
         return f"{when}  {style.doubtful(str(event.get('type', '')))}  {event.get('message', '')}"
     words = [when, f"{_verdict(event, style)}", _who(event), str(event["hook"]), str(event["protocol"])]
-    if place := _place(event):
-        words.append(place)
+    if asked := _place(event):
+        words.append(asked)
+    if new := place(event.get("new_address"), event.get("new_port"), event.get("new_name")):
+        words.append(f"to {new}")
     if event.get("errno"):
         words.append(str(event["errno"]))
     words.append(f"by {_rule(event)}")
+    if event.get("reason"):
+        words.append(str(event["reason"]))
     if event.get("count", 1) > 1:
         words.append(f"{event['count']} times")
     if event.get("comm"):
@@ -69,10 +74,8 @@ def _place(event: Mapping[str, Any]) -> str:
     if event.get("collected"):
         return "many destinations"
     side = "remote" if event.get("remote_address") else "local"
-    address = str(event.get(f"{side}_address") or "")
-    if not address:
-        return ""
-    return f"[{address}]:{event[f'{side}_port']}" if ":" in address else f"{address}:{event[f'{side}_port']}"
+    name = event.get("name") or event.get("socket_type")
+    return place(event.get(f"{side}_address"), event.get(f"{side}_port"), name)
 
 
 def _rule(event: Mapping[str, Any]) -> str:

@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Places of calls in an answer, as people write them. Pure; must not know what happens there."""
+
+from __future__ import annotations
+
+from cgnetd.service.words import endpoint_text
+
+
+def place(address: str | None, port: int | None = None, name: str | None = None) -> str:
+    """`192.0.2.1:443`, `[2001:db8::1]:443`, or the name of a UNIX socket; "" for none of them."""
+    if not address:
+        return name or ""
+    return endpoint_text(address, port or 0)
