@@ -42,7 +42,10 @@ struct in6_addr {
 	} in6_u;
 };
 
+struct sock;
+
 struct sock_common {
+	struct sock *skc_listener;
 	__be32 skc_daddr;
 	struct in6_addr skc_v6_daddr;
 	__be16 skc_dport;
@@ -53,6 +56,10 @@ struct sock_common {
 struct sock {
 	struct sock_common __sk_common;
 	struct sock_cgroup_data sk_cgrp_data;
+};
+
+struct bpf_sock_ops_kern {
+	struct sock *sk;
 };
 
 struct inet_sock {
