@@ -8,14 +8,17 @@ _cgnetctl_subjects() {
 
 _cgnetctl() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
-    local verbs='check explain status events reload flush version' common='--json --control-socket --config --help'
-    local verb='' position=0 i word
+    local verbs='check explain status events diff reload flush version' common='--json --control-socket --config --help'
+    local verb='' hook='' position=0 i word
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
             --control-socket | --config | --policy-dir | --pin-dir | --cgroup-root | --default-action | -n | --lines) ((i++)) ;;
             -*) ;;
-            *) if [[ -z $verb ]]; then verb=$word; else ((++position)); fi ;;
+            *)
+                if [[ -z $verb ]]; then verb=$word; else ((++position)); fi
+                ((position == 2)) && hook=$word
+                ;;
         esac
     done
     COMPREPLY=()
@@ -32,8 +35,16 @@ _cgnetctl() {
         events:*) words+=' --follow --lines -f -n' ;;
         flush:*) words+=' --pin-dir' ;;
         explain:0) [[ $cur == -* ]] || words=$(_cgnetctl_subjects "$cur") ;;
-        explain:1) words='connect sendmsg bind post_bind socket' ;;
-        explain:2) words='tcp udp udplite sctp icmp other mptcp raw' ;;
+        explain:1) words='connect sendmsg bind post_bind socket create' ;;
+        explain:2)
+            words='tcp udp udplite sctp icmp other mptcp'
+            case $hook in
+                create) words=$(printf '%s ' {inet,inet6}/{stream,dgram,raw,other}) ;;
+                socket) words+=' raw' ;;
+                connect | sendmsg) words+=' unix' ;;
+            esac
+            ;;
+        explain:3) [[ $cur == /* ]] && { mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return; } ;;
         explain:*) words+=' --policy-dir --default-action --cgroup-root --v6-only' ;;
     esac
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # fish completion of cgnetctl; install as /usr/share/fish/vendor_completions.d/cgnetctl.fish
 
-set -l verbs check explain status events reload flush version
+set -l verbs check explain status events diff reload flush version
 
 function __cgnetctl_explain_words --description 'how many words of explain are there already'
     set -l words (commandline -opc)
@@ -16,7 +16,8 @@ complete -c cgnetctl -l config -r -F -d settings
 complete -c cgnetctl -f -n "not __fish_seen_subcommand_from $verbs" -a check -d 'parse and compile policies'
 complete -c cgnetctl -f -n "not __fish_seen_subcommand_from $verbs" -a explain -d 'the verdict for a call, and why'
 complete -c cgnetctl -f -n "not __fish_seen_subcommand_from $verbs" -a status -d 'is it enforcing, and what'
-complete -c cgnetctl -f -n "not __fish_seen_subcommand_from $verbs" -a events -d 'what is being denied'
+complete -c cgnetctl -f -n "not __fish_seen_subcommand_from $verbs" -a events -d 'what is being denied and redirected'
+complete -c cgnetctl -f -n "not __fish_seen_subcommand_from $verbs" -a diff -d 'what a reload would change'
 complete -c cgnetctl -f -n "not __fish_seen_subcommand_from $verbs" -a reload -d 'put the policies of the files in force'
 complete -c cgnetctl -f -n "not __fish_seen_subcommand_from $verbs" -a flush -d 'take all enforcement away'
 complete -c cgnetctl -f -n "not __fish_seen_subcommand_from $verbs" -a version -d 'versions of both programs'
@@ -29,5 +30,5 @@ complete -c cgnetctl -n '__fish_seen_subcommand_from explain' -l default-action 
 complete -c cgnetctl -n '__fish_seen_subcommand_from explain' -l cgroup-root -r -F -d 'where units are looked up'
 complete -c cgnetctl -n '__fish_seen_subcommand_from explain' -l v6-only -d 'the socket is IPv6 only'
 complete -c cgnetctl -f -n '__cgnetctl_explain_words 1' -a '(__fish_systemctl_services 2>/dev/null)'
-complete -c cgnetctl -f -n '__cgnetctl_explain_words 2' -a 'connect sendmsg bind post_bind socket'
-complete -c cgnetctl -f -n '__cgnetctl_explain_words 3' -a 'tcp udp udplite sctp icmp other mptcp raw'
+complete -c cgnetctl -f -n '__cgnetctl_explain_words 2' -a 'connect sendmsg bind post_bind socket create'
+complete -c cgnetctl -f -n '__cgnetctl_explain_words 3' -a 'tcp udp udplite sctp icmp other mptcp raw unix inet/stream inet/dgram inet/raw inet6/stream inet6/dgram inet6/raw'
