@@ -65,6 +65,7 @@ class LinkType(enum.IntEnum):
     RAW_TRACEPOINT = 1
     TRACING = 2
     CGROUP = 3
+    ITER = 4
 
 
 class MapFlag(enum.IntFlag):

@@ -49,6 +49,7 @@ _PROTOTYPES: dict[str, tuple[str, Any, tuple[Any, ...]]] = {
     "bpf_link_create": (_CODE, c_int, (c_int, c_int, c_int, c_void_p)),
     "bpf_link_update": (_CODE, c_int, (c_int, c_int, c_void_p)),
     "bpf_link_detach": (_CODE, c_int, (c_int,)),
+    "bpf_iter_create": (_CODE, c_int, (c_int,)),
     "bpf_raw_tracepoint_open": (_CODE, c_int, (c_char_p, c_int)),
     "bpf_object__open_file": (_POINTER, c_void_p, (c_char_p, c_void_p)),
     "bpf_object__load": (_CODE, c_int, (c_void_p,)),

@@ -9,13 +9,14 @@ import os
 from ctypes import c_size_t, c_uint32
 from typing import ClassVar, Self
 
-from pybpf.constants import LinkType, ProgType
+from pybpf.constants import AttachType, LinkType, ProgType
 from pybpf.errors import BpfError
 from pybpf.fd import BpfFd, obj_get, pinned_kind
 from pybpf.info import LinkInfo, link_info
 from pybpf.lib import libbpf
 from pybpf.program import Program
 
+_ITERATOR_BYTES = 1 << 16
 _CGROUP_TYPES = {
     ProgType.CGROUP_SOCK,
     ProgType.CGROUP_SOCK_ADDR,
@@ -41,6 +42,11 @@ class Link(BpfFd):
     def attach_raw_tracepoint(cls, program: Program, name: str | None = None) -> Self:
         """Attach a raw tracepoint program to `name`, or a tp_btf program (name None) to the one it was loaded for."""
         return cls(libbpf().bpf_raw_tracepoint_open(name.encode() if name else None, program.fd))
+
+    @classmethod
+    def attach_iterator(cls, program: Program) -> Self:
+        """For a program of the section "iter/...": nothing runs yet, see `iterate`."""
+        return cls(libbpf().bpf_link_create(program.fd, 0, AttachType.TRACE_ITER, None))
 
     @classmethod
     def from_pin(cls, path: str | os.PathLike[str]) -> Self:
@@ -74,6 +80,17 @@ class Link(BpfFd):
             raise ValueError(f"{wanted}, link {info.id} has {info.attach_type}")
         opts = _UpdateOpts(sz=ctypes.sizeof(_UpdateOpts))
         libbpf().bpf_link_update(self.fd, program.fd, ctypes.byref(opts))
+
+    def iterate(self) -> bytes:
+        """Run an iterator once over everything, and return what the program wrote.
+
+        Sockets are those of the calling thread's network namespace. BpfError, OSError.
+        """
+        with BpfFd(libbpf().bpf_iter_create(self.fd)) as steps:
+            written = bytearray()
+            while part := os.read(steps.fd, _ITERATOR_BYTES):
+                written += part
+        return bytes(written)
 
     def detach(self) -> None:
         """Detach at once, whoever else holds the link. BpfError EOPNOTSUPP for raw tracepoints."""

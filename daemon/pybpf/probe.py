@@ -8,7 +8,7 @@ here loads a small program or makes a small map.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pybpf.btf import KIND_FUNC, KIND_STRUCT, KernelTypes, kernel_types
 from pybpf.constants import AttachType, MapFlag, MapType, ProgType
@@ -18,6 +18,9 @@ from pybpf.program import Program, instruction
 
 # struct bpf_insn codes
 _LOAD_U64 = 0x79
+_STORE_IMMEDIATE_U64 = 0x7A
+_MOVE_REGISTER = 0xBF
+_ADD_IMMEDIATE = 0x07
 _MOVE_IMMEDIATE = 0xB7
 _JUMP_EQUAL = 0x15
 _CALL = 0x85
@@ -26,13 +29,22 @@ _KFUNC = 2  # BPF_PSEUDO_KFUNC_CALL, in the source register of a call
 
 _HELPER_SET_RETVAL = 187
 _SOCK_ADDR_SK_OFFSET = 64  # offsetof(struct bpf_sock_addr, sk)
+_ITER_UDP_SK_OFFSET = 8  # offsetof(struct bpf_iter__udp, udp_sk)
+_UNIX = (
+    AttachType.CGROUP_UNIX_CONNECT,
+    AttachType.CGROUP_UNIX_SENDMSG,
+    AttachType.CGROUP_UNIX_RECVMSG,
+    AttachType.CGROUP_UNIX_GETPEERNAME,
+)
 
 _PRIVILEGE = (errno.EPERM,)  # the verifier's refusals are EINVAL and EACCES
 
 
-def _loads(kind: ProgType, instructions: Sequence[bytes], attach_type: int) -> bool:
+def _loads(kind: ProgType, instructions: Sequence[bytes], attach_type: int, attach_btf_id: int = 0) -> bool:
     try:
-        Program.from_instructions(kind, instructions, attach_type=attach_type).close()
+        Program.from_instructions(
+            kind, instructions, attach_type=attach_type, attach_btf_id=attach_btf_id
+        ).close()
     except BpfError as error:
         if error.errno in _PRIVILEGE:
             raise
@@ -63,9 +75,14 @@ def has_set_retval() -> bool:
 
 def has_rdonly_cast() -> bool:
     """bpf_rdonly_cast of a socket in programs of socket addresses (Linux 6.2)."""
+    return _with_types(_casts)
+
+
+def _with_types(tried: Callable[[KernelTypes], bool]) -> bool:
+    """Whether something works that needs the kernel's types; False if it does not tell them."""
     try:
         with kernel_types() as types:
-            return _casts(types)
+            return tried(types)
     except BpfError as error:
         if error.errno in _PRIVILEGE:
             raise
@@ -88,10 +105,66 @@ def _casts(types: KernelTypes) -> bool:
     return _loads(ProgType.CGROUP_SOCK_ADDR, code, AttachType.CGROUP_INET4_CONNECT)
 
 
+def _runs_at(kind: ProgType, attach_type: AttachType) -> bool:
+    """Whether a program that allows everything loads for a hook."""
+    return _loads(kind, [instruction(_MOVE_IMMEDIATE, 0, immediate=1), instruction(_EXIT)], attach_type)
+
+
 def has_sock_addr() -> bool:
     """Programs on connect, bind and sendmsg at all."""
-    code = [instruction(_MOVE_IMMEDIATE, 0, immediate=1), instruction(_EXIT)]
-    return _loads(ProgType.CGROUP_SOCK_ADDR, code, AttachType.CGROUP_INET4_CONNECT)
+    return _runs_at(ProgType.CGROUP_SOCK_ADDR, AttachType.CGROUP_INET4_CONNECT)
+
+
+def has_sock_ops() -> bool:
+    """Programs on what happens to TCP connections (Linux 4.13)."""
+    return _runs_at(ProgType.SOCK_OPS, AttachType.CGROUP_SOCK_OPS)
+
+
+def has_getsockopt() -> bool:
+    """Programs on getsockopt() (Linux 5.3)."""
+    return _runs_at(ProgType.CGROUP_SOCKOPT, AttachType.CGROUP_GETSOCKOPT)
+
+
+def has_unix_hooks() -> bool:
+    """Programs on the addresses of UNIX sockets, which may set them (Linux 6.7)."""
+    return all(_runs_at(ProgType.CGROUP_SOCK_ADDR, attach_type) for attach_type in _UNIX) and _with_types(_sets_path)
+
+
+def _sets_path(types: KernelTypes) -> bool:
+    cast, setter = types.find("bpf_cast_to_kern_ctx", KIND_FUNC), types.find("bpf_sock_addr_set_sun_path", KIND_FUNC)
+    if cast is None or setter is None:
+        return False
+    code = [
+        instruction(_CALL, src=_KFUNC, immediate=cast),
+        instruction(_MOVE_REGISTER, 1, 0),
+        instruction(_STORE_IMMEDIATE_U64, 10, offset=-8),
+        instruction(_MOVE_REGISTER, 2, 10),
+        instruction(_ADD_IMMEDIATE, 2, immediate=-8),
+        instruction(_MOVE_IMMEDIATE, 3, immediate=8),
+        instruction(_CALL, src=_KFUNC, immediate=setter),
+        instruction(_MOVE_IMMEDIATE, 0, immediate=1),
+        instruction(_EXIT),
+    ]
+    return _loads(ProgType.CGROUP_SOCK_ADDR, code, AttachType.CGROUP_UNIX_CONNECT)
+
+
+def has_sock_destroy() -> bool:
+    """bpf_sock_destroy in iterators over sockets (Linux 6.5)."""
+    return _with_types(_destroys)
+
+
+def _destroys(types: KernelTypes) -> bool:
+    destroy, iterator = types.find("bpf_sock_destroy", KIND_FUNC), types.find("bpf_iter_udp", KIND_FUNC)
+    if destroy is None or iterator is None:
+        return False
+    code = [
+        instruction(_LOAD_U64, 1, 1, _ITER_UDP_SK_OFFSET),
+        instruction(_JUMP_EQUAL, 1, offset=1),
+        instruction(_CALL, src=_KFUNC, immediate=destroy),
+        instruction(_MOVE_IMMEDIATE, 0, immediate=0),
+        instruction(_EXIT),
+    ]
+    return _loads(ProgType.TRACING, code, AttachType.TRACE_ITER, iterator)
 
 
 def has_ringbuf() -> bool:
@@ -111,10 +184,4 @@ def has_inner_map() -> bool:
 
 def has_btf() -> bool:
     """The kernel's own types (CONFIG_DEBUG_INFO_BTF)."""
-    try:
-        with kernel_types():
-            return True
-    except BpfError as error:
-        if error.errno in _PRIVILEGE:
-            raise
-        return False
+    return _with_types(lambda _: True)

@@ -91,12 +91,21 @@ class Program(BpfFd):
 
     @classmethod
     def from_instructions(
-        cls, kind: ProgType, instructions: Sequence[bytes], *, name: str = "probe", attach_type: int = 0
+        cls,
+        kind: ProgType,
+        instructions: Sequence[bytes],
+        *,
+        name: str = "probe",
+        attach_type: int = 0,
+        attach_btf_id: int = 0,
     ) -> Self:
-        """Load instructions made by `instruction`. BpfError carries the verifier's log."""
+        """Load instructions made by `instruction`. BpfError carries the verifier's log.
+
+        `attach_btf_id`: of a tracing program, the function of the kernel that it is for.
+        """
         code = b"".join(instructions)
         log = ctypes.create_string_buffer(_LOG_BYTES)
-        opts = _LoadOpts(sz=ctypes.sizeof(_LoadOpts), expected_attach_type=attach_type)
+        opts = _LoadOpts(sz=ctypes.sizeof(_LoadOpts), expected_attach_type=attach_type, attach_btf_id=attach_btf_id)
         opts.log_level, opts.log_size = 1, _LOG_BYTES
         opts.log_buf = ctypes.cast(log, c_char_p)
         try:

@@ -38,6 +38,7 @@ CACHED_BYTES = 56  # struct cgn_cached of bpf/maps.bpf.h, which only the program
 CACHE_ENTRIES = 1024  # a CPU
 
 # What is kept with sockets, and tables that only the programs write (abi.h, bpf/maps.bpf.h)
+VIEW = struct.Struct("=QQQQQHHB3x")  # asked[2], actual[2], service, asked_port, actual_port, family
 VIEW_BYTES = 48
 PEERS_BYTES = 96
 TALKS_BYTES = 8 + 16 * 64
@@ -46,3 +47,10 @@ HANDOFF_KEY_BYTES = 48
 STICKY_KEY_BYTES = 24
 STICKY_VALUE_BYTES = 24
 NAMES_BYTES = 232
+
+FAMILY_V4 = 4
+FAMILY_V6 = 6
+
+# struct cgn_doom of bpf/destroy.bpf.c: service, address[2], port, family, destroyed
+DOOM = struct.Struct("=QQQHB5xQ")
+DOOM_DESTROYED = 5  # which field

@@ -138,7 +138,7 @@ class Store:
             return SlotView(self.pin_dir, self._outer, _slot(slot))
 
     def live(self, slot: int) -> LiveTable:
-        """The live cells of a slot, in force or not, to be read and written. The caller closes it. PinError: no slot."""
+        """The live cells of a slot, in force or not, to be read and written; the caller closes it. PinError: none."""
         with _failing(f"open live cells of slot {slot}"), slots.open_live(self._outer, _slot(slot)) as table:
             return LiveTable(table)
 

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ends the flows that were sent to one backend of a service. Must not know why it is to be left.
+
+By bpf_sock_destroy in an iterator over all sockets where the kernel has it, otherwise by sock_diag. Both end exactly
+the sockets that a redirect connected to that backend: what the programs noted with the socket says so, and the socket
+is still connected there. Unconnected UDP sockets are never touched: their next datagram goes elsewhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cgnetd.errors import KernelError
+from cgnetd.kernel import layout
+from cgnetd.kernel.diag import Found, SockDiag
+from cgnetd.kernel.failure import kernel_error
+from cgnetd.kernel.features import Features
+from cgnetd.kernel.maps import PREFIX
+from cgnetd.kernel.netns import OWN, each
+from cgnetd.kernel.store import Store
+from pybpf import Link, Map, Object
+
+_PEERS = "peers"
+_DOOMED = PREFIX + "doomed"
+_ITERATORS: dict[int, str] = {socket.IPPROTO_TCP: "iter_tcp", socket.IPPROTO_UDP: "iter_udp"}
+_FIRST = bytes(4)
+_WORD = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Doom:
+    """Flows of one service to one backend. `family` is 4 or 6, `address` a host-order integer."""
+
+    family: int
+    address: int
+    port: int
+    service_key: int
+    protocol: int  # IPPROTO_TCP or IPPROTO_UDP
+
+
+def close_flows(
+    store: Store,
+    object_dir: Path,
+    features: Features,
+    *,
+    family: int,
+    address: int,
+    port: int,
+    service_key: int,
+    protocol: int,
+    netns: Iterable[Path] = (OWN,),
+) -> int:
+    """End the flows to a backend in these network namespaces (as /proc/PID/ns/net). Returns how many sockets that were.
+
+    `family` is 4 or 6, `address` a host-order integer, `protocol` IPPROTO_TCP or IPPROTO_UDP; an IPv6 socket with an
+    IPv4-mapped peer is of family 4. A namespace that is gone is passed over. About 15 ms, and 3 ms a namespace: the
+    thread waits. KernelError, PrivilegeError; ValueError for another protocol or family.
+    """
+    doom = Doom(family, address, port, service_key, protocol)
+    if protocol not in _ITERATORS or family not in (layout.FAMILY_V4, layout.FAMILY_V6) or not service_key:
+        raise ValueError(f"no such flows: {doom}")
+    try:
+        if features.sock_destroy:
+            return _by_iterator(store, object_dir, doom, netns)
+        return _by_diag(store, doom, netns)
+    except OSError as error:
+        raise kernel_error(f"close flows to port {port} of a backend", error) from error
+
+
+def _by_iterator(store: Store, object_dir: Path, doom: Doom, netns: Iterable[Path]) -> int:
+    path = object_dir / "destroy.bpf.o"
+    if not path.is_file():
+        raise KernelError(f"close flows: {path} is missing; build it: make bpf")
+    with Object(path) as opened:
+        name = _ITERATORS[doom.protocol]
+        for other, defined in opened.programs.items():
+            defined.set_autoload(other == name)
+        for pin, shared in store.maps.items():
+            if PREFIX + pin in opened.maps:
+                opened.maps[PREFIX + pin].reuse(shared)
+        opened.load()
+        with opened.maps[_DOOMED].open() as doomed, opened.programs[name].open() as program:
+            doomed.update(_FIRST, _packed(doom))
+            with Link.attach_iterator(program) as link:
+                for _ in each(netns, link.iterate):
+                    pass
+            return _destroyed(doomed)
+
+
+def _packed(doom: Doom) -> bytes:
+    words = (doom.address >> 64, doom.address & _WORD)
+    return layout.DOOM.pack(doom.service_key, *words, doom.port, doom.family, 0)
+
+
+def _destroyed(doomed: Map) -> int:
+    return int(layout.DOOM.unpack(doomed.lookup(_FIRST) or bytes(layout.DOOM.size))[layout.DOOM_DESTROYED])
+
+
+def _by_diag(store: Store, doom: Doom, netns: Iterable[Path]) -> int:
+    peers_fd = store.maps[_PEERS].fd
+    return sum(each(netns, lambda: _close_here(peers_fd, doom)))
+
+
+def _close_here(peers_fd: int, doom: Doom) -> int:
+    """In the calling thread's network namespace."""
+    families = (socket.AF_INET, socket.AF_INET6) if doom.family == layout.FAMILY_V4 else (socket.AF_INET6,)
+    with SockDiag() as diag:
+        try:
+            found = [one for family in families for one in diag.with_storage(family, doom.protocol, peers_fd)]
+        except FileNotFoundError as error:
+            raise OSError(errno.EOPNOTSUPP, "this kernel has no sock_diag for the protocol") from error
+        return sum(diag.destroy(one) for one in found if _is_doomed(one, doom))
+
+
+def _is_doomed(found: Found, doom: Doom) -> bool:
+    """Whether the socket was redirected to the backend, and is connected to it now."""
+    _, _, high, low, service, _, port, family = layout.VIEW.unpack_from(found.storage)
+    noted = (service, family, high << 64 | low, port)
+    return noted == (doom.service_key, doom.family, doom.address, doom.port) and _peer(found) == (
+        doom.address,
+        doom.port,
+    )
+
+
+def _peer(found: Found) -> tuple[int, int]:
+    peer = found.peer
+    if peer.startswith(bytes(10) + b"\xff\xff"):
+        peer = peer[12:]
+    return int.from_bytes(peer, "big"), found.peer_port
