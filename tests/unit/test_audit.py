@@ -36,9 +36,18 @@ def flow(
     flags: int = abi.FLOW_DENIED | abi.FLOW_SHADOW_DENIED,
     cgroup: int = 9,
     first_ns: int = 500,
+    family: int = 4,
+    reason: int = 0,
+    kind: int = 0,
+    name: bytes = b"",
 ) -> bytes:
-    key = abi.FLOW_KEY.pack(generation, rule, rule, protocol, 443, hook, 4, flags, 1, 0, cgroup, 0, 0x0A000001)
-    value = abi.FLOW_VALUE.pack(3, 3, 0, first_ns, 1500, 9, 9, 0, 0x7F000001, 42, 33, 5000, 0, 0, 0, b"nginx")
+    address = (0, 0x0A000001)
+    key = abi.FLOW_KEY.pack(
+        generation, rule, rule, protocol, 443, hook, family, flags, 1, reason, kind, 0, cgroup, *address
+    )
+    times, ids, ports = (0, first_ns, 1500), (9, 9), (5000, 8080)
+    local, new = (0, 0x7F000001), (0, 0x0A000002)
+    value = abi.FLOW_VALUE.pack(3, 3, *times, *ids, *local, 42, 33, *ports, len(name), 0, b"nginx", *new, name)
     return abi.FLOW_RECORD.pack(abi.RECORD_FLOW, 0, 3, key, value)
 
 
@@ -73,6 +82,69 @@ def test_socket_has_no_addresses(auditor: Auditor) -> None:
 def test_collected_flow_has_no_destination(auditor: Auditor) -> None:
     event = one(auditor, flow(flags=abi.FLOW_DENIED | abi.FLOW_COLLECTED))
     assert (event.remote_address, event.place, event.collected) == ("", "many destinations", True)
+
+
+def test_redirected_call_tells_where_it_went(auditor: Auditor) -> None:
+    event = one(auditor, flow(flags=abi.FLOW_REWRITTEN | abi.FLOW_SHADOW_REWRITTEN))
+    assert (event.kind, event.redirected, event.shadow_redirected) == (Kind.REDIRECT, True, True)
+    assert (event.remote_address, event.new_address, event.new_port) == ("10.0.0.1", "10.0.0.2", 8080)
+
+
+@pytest.mark.parametrize("flags", [0, abi.FLOW_DENIED, abi.FLOW_SHADOW_REWRITTEN])
+def test_call_that_went_where_it_wanted_has_no_new_place(auditor: Auditor, flags: int) -> None:
+    event = one(auditor, flow(flags=flags))
+    assert (event.new_address, event.new_port, event.new_place) == ("", 0, "")
+
+
+def test_collected_redirects_have_no_new_place_either(auditor: Auditor) -> None:
+    event = one(auditor, flow(flags=abi.FLOW_REWRITTEN | abi.FLOW_COLLECTED))
+    assert (event.new_address, event.redirected) == ("", True)
+
+
+def test_rewritten_bind_tells_both_local_addresses(auditor: Auditor) -> None:
+    event = one(auditor, flow(hook=abi.HOOK_BIND, flags=abi.FLOW_REWRITTEN | abi.FLOW_SHADOW_REWRITTEN))
+    assert (event.local_address, event.local_port, event.new_place) == ("10.0.0.1", 443, "10.0.0.2:8080")
+    assert (event.to_json()["verdict"], event.remote_address) == ("rewrite", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (b"/run/app.sock", "/run/app.sock"),
+        (b"\0app", "@app"),
+        (b"\0", "@"),
+        (b"/run/\xff\n\xc3\xa9", "/run/\\xff\\x0a\u00e9"),
+        (b"\0a\0b", "@a\\x00b"),
+    ],
+)
+def test_name_of_a_unix_socket_is_printable(auditor: Auditor, name: bytes, text: str) -> None:
+    event = one(auditor, flow(family=abi.FAMILY_UNIX, protocol=0, name=name))
+    assert (event.name, event.place, event.protocol) == (text, text, "unix")
+    assert (event.remote_address, event.local_address, event.remote_port, event.local_port) == ("", "", 0, 0)
+
+
+@pytest.mark.parametrize(("kind", "text"), [(1, "stream"), (2, "dgram"), (3, "raw"), (10, "10"), (0, "")])
+def test_new_socket_tells_its_type(auditor: Auditor, kind: int, text: str) -> None:
+    event = one(auditor, flow(hook=abi.HOOK_CREATE, kind=kind))
+    assert (event.hook, event.socket_type, event.place, event.remote_address) == ("create", text, text, "")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (abi.REASON_NONE, ""),
+        (abi.REASON_NO_BACKEND, "no backend of the service is alive"),
+        (
+            abi.REASON_NO_SOURCE,
+            "the host does not have the rule's source address, or the socket is bound to another one",
+        ),
+        (abi.REASON_NO_DEVICE, "the rule's device does not exist, or the socket is of another network namespace"),
+        (abi.REASON_NO_MEMORY, "there is no room to remember what was asked for"),
+        (200, "reason 200"),
+    ],
+)
+def test_denial_after_the_rules_says_why(auditor: Auditor, number: int, text: str) -> None:
+    assert one(auditor, flow(reason=number)).reason == text
 
 
 def test_missing_first_time_is_the_last_one(auditor: Auditor) -> None:

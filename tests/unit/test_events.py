@@ -47,6 +47,16 @@ EVENT = FlowEvent(
     first_ns=1_700_000_000_000_000_000,
     last_ns=1_700_000_000_123_456_789,
 )
+REDIRECTED = dataclasses.replace(
+    EVENT,
+    denied=False,
+    shadow_denied=False,
+    errno="",
+    redirected=True,
+    shadow_redirected=True,
+    new_address="127.0.0.1",
+    new_port=8080,
+)
 MESSAGE = Message(Kind.POLICY_LOADED, 1_700_000_000_000_000_000, "generation 7 is in force", {"generation": 7})
 
 
@@ -86,6 +96,55 @@ def test_sentence_of_a_bind_shows_the_wanted_address() -> None:
     assert "bind tcp [::1]:80 (EPERM)" in event.sentence()
 
 
+def test_sentence_of_a_redirect_says_from_where_to_where() -> None:
+    event = dataclasses.replace(REDIRECTED, count=1)
+    assert event.kind is Kind.REDIRECT
+    assert event.sentence() == (
+        "redirected nginx.service connect tcp 10.0.0.1:443 to 127.0.0.1:8080 by policy web rule rest "
+        "(/etc/cgnetd/policy.d/web.yaml:12)"
+    )
+    bind = dataclasses.replace(
+        event, hook="bind", remote_address="", local_address="::", local_port=80, new_address="::1"
+    )
+    assert bind.sentence().startswith("rewrote nginx.service bind tcp [::]:80 to [::1]:8080 by ")
+    unix = dataclasses.replace(bind, hook="connect", protocol="unix", local_address="", name="/run/a", new_address="")
+    named = dataclasses.replace(unix, new_name="@b")
+    assert named.sentence().startswith("redirected nginx.service connect unix /run/a to @b by ")
+
+
+def test_sentence_of_a_shadow_redirect_names_the_shadow_rule() -> None:
+    allowed = RuleName("", "default_action", "", 0)
+    event = dataclasses.replace(
+        EVENT, denied=False, shadow_denied=False, shadow_redirected=True, errno="", rule=allowed
+    )
+    assert event.kind is Kind.SHADOW_REDIRECT
+    assert event.sentence().startswith("would redirect nginx.service connect tcp 10.0.0.1:443 by policy web rule rest")
+    assert (event.to_json()["verdict"], event.to_json()["shadow_verdict"]) == ("allow", "redirect")
+
+
+def test_denied_before_anything_else_is_the_kind() -> None:
+    assert dataclasses.replace(REDIRECTED, denied=True).kind is Kind.DENY
+    assert dataclasses.replace(REDIRECTED, shadow_denied=True).kind is Kind.SHADOW_DENY
+    assert dataclasses.replace(REDIRECTED, redirected=False, shadow_redirected=False).kind is Kind.ALLOW
+
+
+def test_sentence_says_why_a_call_was_denied_after_the_rules() -> None:
+    event = dataclasses.replace(EVENT, errno="ECONNREFUSED", reason="no backend of service db is alive", count=1)
+    assert event.sentence().endswith("web.yaml:12), no backend of service db is alive")
+    assert event.to_json()["reason"] == "no backend of service db is alive"
+
+
+def test_journal_entry_of_a_redirect_tells_where_it_went() -> None:
+    fields = fields_of(REDIRECTED)
+    assert (fields["CGNETD_VERDICT"], fields["CGNETD_NEW_ADDRESS"], fields["CGNETD_NEW_PORT"]) == (
+        "redirect",
+        "127.0.0.1",
+        "8080",
+    )
+    assert fields["PRIORITY"] == "6"
+    assert not {"CGNETD_REASON", "CGNETD_NAME", "CGNETD_NEW_NAME", "CGNETD_SOCKET_TYPE"} & fields.keys()
+
+
 def test_json_holds_every_field_of_the_record() -> None:
     data = json.loads(json.dumps(EVENT.to_json()))
     assert data["type"] == "flow"
@@ -94,7 +153,9 @@ def test_json_holds_every_field_of_the_record() -> None:
     assert (data["policy"], data["rule"], data["file"], data["line"]) == ("web", "rest", REST.file, 12)
     wanted = {"hook", "protocol", "family", "local_address", "local_port", "remote_address", "remote_port", "errno"}
     wanted |= {"generation", "cgroup_id", "cgroup", "unit", "user_unit", "pid", "comm", "uid", "count", "first_seen"}
-    assert wanted | {"last_seen", "shadow_policy", "shadow_rule", "decided_by", "collected"} <= data.keys()
+    assert (
+        wanted | {"last_seen", "shadow_policy", "shadow_rule", "decided_by", "collected", "new_address"} <= data.keys()
+    )
     assert MESSAGE.to_json() == {
         "type": "policy-loaded",
         "time": "2023-11-14T22:13:20.000000Z",

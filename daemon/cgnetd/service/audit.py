@@ -6,7 +6,6 @@ Must not know where records are read from nor where events go.
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections import OrderedDict
@@ -19,6 +18,7 @@ from cgnetd.service.cgroup_paths import CgroupPaths
 from cgnetd.service.clock import boottime_offset_ns
 from cgnetd.service.events import FlowEvent, Kind, Message, Record, RuleName
 from cgnetd.service.units import units_of
+from cgnetd.service.words import errno_name, unix_name
 
 _GENERATIONS = 3  # whose rule names are kept: records of an old one come late
 
@@ -28,6 +28,7 @@ _HOOKS = {
     abi.HOOK_BIND: "bind",
     abi.HOOK_POST_BIND: "post_bind",
     abi.HOOK_SOCKET: "socket",
+    abi.HOOK_CREATE: "create",
 }
 _DOUBTFUL = (abi.RULE_UNLABELLED, abi.RULE_CORRUPT, abi.RULE_OVERFLOW)
 _BINDS = (abi.HOOK_BIND, abi.HOOK_POST_BIND)
@@ -36,6 +37,14 @@ _EGRESS = (abi.HOOK_CONNECT, abi.HOOK_SENDMSG)
 # IPPROTO_* by number: socket.IPPROTO_* lacks some of them.
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 33: "dccp", 58: "icmp", 115: "l2tp", 132: "sctp", 136: "udplite"}
 _PROTOCOLS |= {255: "raw", 262: "tcp"}  # MPTCP counts as TCP
+_TYPES = {1: "stream", 2: "dgram", 3: "raw", 5: "seqpacket"}  # SOCK_* by number
+
+_REASONS = {
+    abi.REASON_NO_BACKEND: "no backend of the service is alive",
+    abi.REASON_NO_SOURCE: "the host does not have the rule's source address, or the socket is bound to another one",
+    abi.REASON_NO_DEVICE: "the rule's device does not exist, or the socket is of another network namespace",
+    abi.REASON_NO_MEMORY: "there is no room to remember what was asked for",
+}
 
 
 class Auditor:
@@ -75,7 +84,7 @@ class Auditor:
         reason = os.strerror(record.error)
         path = self._paths.path(record.cgroup_id) or record.name
         text = f"a new cgroup could not be labelled, its calls are denied until a pass repairs it: {path}: {reason}"
-        fields = {"cgroup": path, "cgroup_id": record.cgroup_id, "errno": _errno_name(record.error)}
+        fields = {"cgroup": path, "cgroup_id": record.cgroup_id, "errno": errno_name(record.error)}
         return Message(Kind.LABEL_FAILED, time.time_ns(), text, fields)
 
     def _flow(self, record: FlowRecord, offset_ns: int) -> FlowEvent:
@@ -83,18 +92,21 @@ class Auditor:
         units = units_of(path)
         last_ns = record.last_ns + offset_ns
         local, remote = _places(record)
+        new = (record.new_address_text, record.new_port) if _has_new_address(record) else _NOWHERE
+        unix = record.family == abi.FAMILY_UNIX
+        leads_to = self._leads_to(record.generation, record.rule_id)
         return FlowEvent(
             time_ns=time.time_ns(),
             denied=record.denied,
             shadow_denied=record.shadow_denied,
             hook=_HOOKS.get(record.hook, str(record.hook)),
-            protocol=_PROTOCOLS.get(record.protocol, str(record.protocol)),
+            protocol="unix" if unix else _PROTOCOLS.get(record.protocol, str(record.protocol)),
             family=record.family,
             local_address=local[0],
             local_port=local[1],
             remote_address=remote[0],
             remote_port=remote[1],
-            errno=_errno_name(record.errno),
+            errno=errno_name(record.errno),
             rule=self._rule(record.generation, record.rule_id),
             shadow_rule=self._rule(record.generation, record.shadow_rule_id),
             generation=record.generation,
@@ -111,7 +123,20 @@ class Auditor:
             first_ns=record.first_ns + offset_ns if record.first_ns else last_ns,
             last_ns=last_ns,
             collected=record.collected,
+            redirected=record.rewritten,
+            shadow_redirected=record.shadow_rewritten,
+            new_address=new[0],
+            new_port=new[1],
+            name="" if record.collected else unix_name(record.name),
+            new_name=leads_to if unix and record.rewritten else "",
+            socket_type=_TYPES.get(record.type, str(record.type) if record.type else ""),
+            reason=_reason(record.reason, leads_to),
         )
+
+    def _leads_to(self, generation: int, rule_id: int) -> str:
+        """Where a rule sends calls, in words."""
+        index = self._indexes.get(generation)
+        return index.refs[rule_id].to if index is not None and rule_id < len(index.refs) else ""
 
     def _rule(self, generation: int, rule_id: int) -> RuleName:
         index = self._indexes.get(generation)
@@ -130,10 +155,17 @@ def _places(record: FlowRecord) -> tuple[Place, Place]:
     asked = _NOWHERE if record.collected else (record.address_text, record.port)
     if record.hook in _BINDS:
         return asked, _NOWHERE
-    if record.hook not in _EGRESS:
+    if record.hook not in _EGRESS or record.family == abi.FAMILY_UNIX:
         return _NOWHERE, _NOWHERE
     return (record.local_address_text, record.local_port), asked
 
 
-def _errno_name(number: int) -> str:
-    return errno.errorcode.get(number, str(number)) if number else ""
+def _has_new_address(record: FlowRecord) -> bool:
+    return record.rewritten and not record.collected and record.family != abi.FAMILY_UNIX
+
+
+def _reason(number: int, leads_to: str) -> str:
+    """In words, "" for none. `leads_to`: of the rule, which may name a service."""
+    text = _REASONS.get(number, f"reason {number}") if number else ""
+    service = leads_to.removeprefix("service:")
+    return text if service == leads_to else text.replace("the service", f"service {service}")

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cgnetd.service.clock import rfc3339
+from cgnetd.service.words import endpoint_text
 
 
 class Priority(enum.IntEnum):
@@ -27,6 +28,8 @@ class Kind(enum.Enum):
 
     DENY = ("deny", "2f62bded8716435789b3c04a0f5e5e60", Priority.NOTICE)
     SHADOW_DENY = ("shadow-deny", "8d4e3ad9beea4329b2639992d0dea844", Priority.NOTICE)
+    SHADOW_REDIRECT = ("shadow-redirect", "95da2faaac5f4c999436f375dcf3d522", Priority.NOTICE)
+    REDIRECT = ("redirect", "e06620a6e09f420bb39d32985dcbcb26", Priority.INFO)
     ALLOW = ("allow", "80bcfab961dd4c489f69f0b426d7290a", Priority.INFO)
     POLICY_LOADED = ("policy-loaded", "0cd110a02e364749b79a768c0c70a9bc", Priority.INFO)
     POLICY_REJECTED = ("policy-rejected", "6a085e9637a845bea005c87ad7d94a54", Priority.ERR)
@@ -39,6 +42,14 @@ class Kind(enum.Enum):
     FLUSHED = ("flushed", "e3538b28bb19445d8ae11ae7b1428362", Priority.NOTICE)
     NOT_ENFORCING = ("not-enforcing", "212e012d8a2d478685c4c58ff106e009", Priority.WARNING)
     LABEL_FAILED = ("label-failed", "2898f2704e424288abb8ff59db915c71", Priority.WARNING)
+    BACKEND_DOWN = ("backend-down", "07504a92def94a9393167ca46e01c86d", Priority.WARNING)
+    BACKEND_UP = ("backend-up", "dc4d60e432d14ffba5b0840b25ae06b1", Priority.NOTICE)
+    SERVICE_DOWN = ("service-down", "4e4af364d17249d79d340fdeced021ee", Priority.ERR)
+    FLOWS_CLOSED = ("flows-closed", "67791a75e24646af8252f23ce4add07e", Priority.INFO)
+    DEVICE_MISSING = ("device-missing", "f269e5373ad34bd492377757aa33dcb5", Priority.WARNING)
+    DEVICE_FOUND = ("device-found", "3e0099afe3b74cbebe8cb9460279f0b6", Priority.NOTICE)
+    SOURCE_MISSING = ("source-missing", "7bb4143fbfa345549f91dc19243280c8", Priority.WARNING)
+    SOURCE_FOUND = ("source-found", "5c922348c166456dabfb0470a7e41781", Priority.NOTICE)
 
     def __init__(self, label: str, message_id: str, priority: Priority) -> None:
         self.label = label
@@ -65,16 +76,18 @@ class RuleName:
 class FlowEvent:
     """Calls of one kind from one cgroup to one place, decided by one rule. Times are nanoseconds since 1970.
 
-    Addresses are text, "" where the hook has none; ports 0 where the hook has none. `errno` is the name that the call
-    got, "" if it went on. `collected`: many destinations in one, for want of room; the address is empty then.
+    Addresses and names are text, "" where the hook has none; ports 0 where the hook has none. `errno` is the name that
+    the call got, "" if it went on. `redirected`: it went on to another destination, or was bound to another address,
+    which is `new_address` and `new_port`, or for UNIX sockets `new_name`. `reason`: why a call that the rule let pass
+    was denied all the same. `collected`: many destinations in one, for want of room; the address is empty then.
     """
 
     time_ns: int
     denied: bool
     shadow_denied: bool
     hook: str
-    protocol: str
-    family: int  # 4 or 6
+    protocol: str  # "unix" for UNIX sockets
+    family: int  # 4 or 6, 1 for UNIX sockets
     local_address: str
     local_port: int
     remote_address: str
@@ -95,12 +108,24 @@ class FlowEvent:
     first_ns: int
     last_ns: int
     collected: bool = False
+    redirected: bool = False
+    shadow_redirected: bool = False
+    new_address: str = ""
+    new_port: int = 0
+    name: str = ""  # of a UNIX socket, as `unix_name` writes it
+    new_name: str = ""
+    socket_type: str = ""  # "stream", "dgram", "raw": of a new socket
+    reason: str = ""
 
     @property
     def kind(self) -> Kind:
-        if self.denied:
-            return Kind.DENY
-        return Kind.SHADOW_DENY if self.shadow_denied else Kind.ALLOW
+        facts = (
+            (self.denied, Kind.DENY),
+            (self.shadow_denied, Kind.SHADOW_DENY),
+            (self.redirected, Kind.REDIRECT),
+            (self.shadow_redirected, Kind.SHADOW_REDIRECT),
+        )
+        return next((kind for true, kind in facts if true), Kind.ALLOW)
 
     @property
     def place(self) -> str:
@@ -108,34 +133,67 @@ class FlowEvent:
         if self.collected:
             return "many destinations"
         if self.remote_address:
-            return _join(self.remote_address, self.remote_port)
-        return _join(self.local_address, self.local_port) if self.local_address else ""
+            return endpoint_text(self.remote_address, self.remote_port)
+        if self.local_address:
+            return endpoint_text(self.local_address, self.local_port)
+        return self.name or self.socket_type
+
+    @property
+    def new_place(self) -> str:
+        """Where a redirected call went, as text; "" if it was not redirected, or many were."""
+        return endpoint_text(self.new_address, self.new_port) if self.new_address else self.new_name
 
     def sentence(self) -> str:
-        done = {Kind.DENY: "denied", Kind.SHADOW_DENY: "would deny", Kind.ALLOW: "allowed"}[self.kind]
+        kind = self.kind
         who = self.user_unit or self.unit or self.cgroup or f"cgroup {self.cgroup_id}"
         what = " ".join(word for word in (self.hook, self.protocol, self.place) if word)
+        where = f" to {self.new_place}" if kind is Kind.REDIRECT and self.new_place else ""
         errno = f" ({self.errno})" if self.errno else ""
-        rule = self.shadow_rule if self.kind is Kind.SHADOW_DENY else self.rule
+        reason = f", {self.reason}" if self.reason else ""
+        rule = self.shadow_rule if kind in (Kind.SHADOW_DENY, Kind.SHADOW_REDIRECT) else self.rule
         times = f", {self.count} times" if self.count > 1 else ""
-        return f"{done} {who} {what}{errno} by {rule}{times}"
+        done = "rewrote" if kind is Kind.REDIRECT and self.is_bind else _DONE[kind]
+        return f"{done} {who} {what}{where}{errno} by {rule}{reason}{times}"
+
+    def _verdict(self, denied: bool, redirected: bool) -> str:
+        if denied or not redirected:
+            return "deny" if denied else "allow"
+        return "rewrite" if self.is_bind else "redirect"
+
+    @property
+    def is_bind(self) -> bool:
+        return self.hook in ("bind", "post_bind")
 
     def to_json(self) -> dict[str, Any]:
         """The event as `docs/events.md` describes it."""
         record = asdict(self)
-        for name in ("time_ns", "first_ns", "last_ns", "denied", "shadow_denied", "rule", "shadow_rule"):
+        for name in _NOT_AS_THEY_ARE:
             del record[name]
         return {
             "type": "flow",
             "time": rfc3339(self.time_ns),
-            "verdict": _verdict(self.denied),
-            "shadow_verdict": _verdict(self.shadow_denied),
+            "verdict": self._verdict(self.denied, self.redirected),
+            "shadow_verdict": self._verdict(self.shadow_denied, self.shadow_redirected),
             **record,
             **asdict(self.rule),
             **{f"shadow_{name}": value for name, value in asdict(self.shadow_rule).items()},
             "first_seen": rfc3339(self.first_ns),
             "last_seen": rfc3339(self.last_ns),
         }
+
+
+_DONE = {
+    Kind.DENY: "denied",
+    Kind.SHADOW_DENY: "would deny",
+    Kind.REDIRECT: "redirected",
+    Kind.SHADOW_REDIRECT: "would redirect",
+    Kind.ALLOW: "allowed",
+}
+_NOT_AS_THEY_ARE = (
+    *("time_ns", "first_ns", "last_ns"),
+    *("denied", "shadow_denied", "redirected", "shadow_redirected"),
+    *("rule", "shadow_rule"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +213,3 @@ class Message:
 
 
 Record = FlowEvent | Message
-
-
-def _verdict(denied: bool) -> str:
-    return "deny" if denied else "allow"
-
-
-def _join(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

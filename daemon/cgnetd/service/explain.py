@@ -6,7 +6,6 @@ Judged by the same tables and the same steps as in the kernel. Must not know how
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from cgnetd.datapath.label import Label
 from cgnetd.datapath.rules import RuleIndex
 from cgnetd.errors import UsageError
 from cgnetd.policy.types import Action, Flow, Hook, Protocol
+from cgnetd.service.words import errno_name
 
 _HOOKS = {hook.value: hook for hook in Hook}
 _PROTOCOLS = {protocol.value: protocol for protocol in Protocol} | {"mptcp": Protocol.TCP}
@@ -55,11 +55,6 @@ def explain(reader: ImageReader, index: RuleIndex, label: Label | None, flow: Fl
         **_rule("shadow_", index, verdict.shadow_rule_id),
         "steps": [*(_asked(index, step) for step in steps), *_not_asked(index, label, len(steps))],
     }
-
-
-def errno_name(number: int) -> str:
-    """ "EPERM"; "" for none."""
-    return errno.errorcode.get(number, str(number)) if number else ""
 
 
 def _address(text: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
