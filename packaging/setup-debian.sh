@@ -20,10 +20,11 @@ packages=(
     ngtcp2-client ngtcp2-server openssl     # QUIC
     chromium-headless-shell                 # a browser without a display
     redsocks haproxy squid                  # proxies written for iptables REDIRECT: they ask for SO_ORIGINAL_DST
+    nftables                                # what redirects are measured against
 )
 # What these bring; the tests start their own.
 services=(
-    ssh.service ssh.socket redis-server.service postgresql.service ngtcp2d.service
+    ssh.service ssh.socket redis-server.service postgresql.service ngtcp2d.service nftables.service
     redsocks.service haproxy.service squid.service
 )
 
