@@ -32,7 +32,7 @@ __noinline int cgn_name_is_unsure(const struct cgn_name *name)
 {
 	enum cgn_component component = CGN_COMPONENT_EMPTY;
 
-	if (!name || !name->bytes[0])
+	if (!name || (name->length && !name->bytes[0]))
 		return false;
 	if (name->bytes[0] != '/')
 		return true;
