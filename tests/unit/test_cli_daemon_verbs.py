@@ -207,6 +207,29 @@ def test_line_of_a_shadow_deny_names_the_audit_policy() -> None:
     assert "trial/nothing (t:1)" in text
 
 
+def test_line_of_a_redirect_says_where_from_and_where_to() -> None:
+    new = {"verdict": "redirect", "shadow_verdict": "redirect", "errno": "", "new_address": "::1", "new_port": 8080}
+    text = line(FLOW | new, Style())
+    assert "redirect" in text
+    assert "[2001:db8::1]:443  to [::1]:8080  by web/rest" in text
+
+
+def test_line_of_a_call_that_failed_after_its_rule_says_why() -> None:
+    text = line(FLOW | {"reason": "no backend of service db is alive"}, Style())
+    assert "by web/rest (/p/web.yaml:8)  no backend of service db is alive" in text
+
+
+@pytest.mark.parametrize(
+    ("what", "shown"),
+    [
+        ({"hook": "connect", "protocol": "unix", "name": "@bus", "new_name": "/run/bus"}, "unix  @bus  to /run/bus"),
+        ({"hook": "create", "protocol": "other", "name": "", "socket_type": "raw"}, "create  other  raw"),
+    ],
+)
+def test_line_of_a_flow_without_addresses_names_what_it_has(what: dict[str, Any], shown: str) -> None:
+    assert shown in line(FLOW | {"remote_address": "", "remote_port": 0} | what, Style())
+
+
 def test_call_reports_the_daemons_own_error_with_its_exit_code(replies: Replies, tmp_path: Path) -> None:
     with pytest.raises(DaemonError) as error:
         client.call(str(tmp_path / "c.sock"), "reload")

@@ -7,10 +7,10 @@ import ipaddress
 
 import pytest
 
-from cgnetd.cli.endpoint import format_endpoint, parse_endpoint, parse_flow
+from cgnetd.cli.endpoint import NAME_MAX, format_endpoint, format_name, parse_endpoint, parse_flow, parse_name
 from cgnetd.cli.subject import Subject, assumed_path, resolve
 from cgnetd.errors import UsageError
-from cgnetd.policy.types import Flow, Hook, Protocol
+from cgnetd.policy.types import Flow, Hook, Protocol, SocketType
 
 
 def number(text: str) -> int:
@@ -79,11 +79,35 @@ def test_parse_flow_takes_no_address_for_socket() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "name"),
+    [("/run/app.sock", b"/run/app.sock"), ("@app", b"\0app"), ("app.sock", b"app.sock"), ("/\udcff", b"/\xff")],
+)
+def test_parse_flow_takes_the_name_of_a_unix_socket(text: str, name: bytes) -> None:
+    assert parse_flow("sendmsg", "unix", text) == Flow(Hook.SENDMSG, Protocol.OTHER, 1, 0, 0, name=name)
+    assert (parse_name(text), format_name(name)) == (name, text)
+
+
+@pytest.mark.parametrize(
+    ("word", "family", "kind"), [("inet/stream", 4, SocketType.STREAM), ("inet6/raw", 6, SocketType.RAW)]
+)
+def test_parse_flow_takes_kinds_of_new_sockets(word: str, family: int, kind: SocketType) -> None:
+    assert parse_flow("create", word, None) == Flow(Hook.CREATE, Protocol.OTHER, family, 0, 0, type=kind)
+
+
+@pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("listen", "tcp", "10.0.0.1:1"), "connect, sendmsg, bind, post_bind, socket"),
+        (("listen", "tcp", "10.0.0.1:1"), "connect, sendmsg, bind, post_bind, socket, create"),
         (("connect", "raw", "10.0.0.1:1"), "socket only"),
         (("connect", "quic", "10.0.0.1:1"), "tcp, udp"),
+        (("create", "tcp", None), "inet/stream"),
+        (("create", "unix/stream", None), "inet6/dgram"),
+        (("create", "inet/stream", "10.0.0.1:1"), "too much"),
+        (("socket", "sctp", "10.0.0.1:1"), "too much"),
+        (("bind", "unix", "/run/app.sock"), "connect and sendmsg only"),
+        (("connect", "unix", None), "the name is missing"),
+        (("connect", "unix", ""), "the name is missing"),
+        (("connect", "unix", "/" + "a" * NAME_MAX), f"{NAME_MAX} bytes"),
         (("connect", "tcp", None), "ADDRESS:PORT is missing"),
     ],
 )
