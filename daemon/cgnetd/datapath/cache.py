@@ -77,16 +77,26 @@ def _ranges_digest(*families: Sequence[Range]) -> bytes:
 
 
 def _digest(policy: Policy, addresses: _AddressDigests) -> bytes:
-    """Equal for policies that compile into the same blob: the same rules in order, whatever their names or places."""
-    defaults = (policy.default_egress.value, policy.default_bind.value)
+    """Equal for policies that compile into the same blob: the same rules in order, whatever their names or places.
+
+    Where a rule leads is not among it: that stands outside the blob.
+    """
+    defaults = (policy.default_egress.value, policy.default_bind.value, policy.default_socket.value)
     sections = [[_matched(rule, addresses) for rule in rules] for rules in (policy.egress, policy.bind)]
-    return hashlib.blake2b(repr((defaults, sections)).encode(), digest_size=_DIGEST_BYTES).digest()
+    sockets = [_matched_socket(rule) for rule in policy.socket]
+    return hashlib.blake2b(repr((defaults, sections, sockets, policy.tcp)).encode(), digest_size=_DIGEST_BYTES).digest()
 
 
 def _matched(rule: Rule, addresses: _AddressDigests) -> tuple[object, ...]:
     protocols = None if rule.protocols is None else _words(protocol.value for protocol in rule.protocols)
     hooks = _words(hook.value for hook in rule.hooks)
-    return (rule.action.value, addresses.of(rule.addresses), protocols, rule.ports, rule.ephemeral, hooks)
+    place = rule.unix if rule.unix is not None else (addresses.of(rule.addresses), protocols, rule.ports)
+    return (rule.action.value, place, rule.ephemeral, hooks, rule.source is None)
+
+
+def _matched_socket(rule: Rule) -> tuple[object, ...]:
+    families = None if rule.families is None else sorted(rule.families)
+    return families, None if rule.types is None else _words(kind.value for kind in rule.types)
 
 
 def _words(values: Iterable[str]) -> str:

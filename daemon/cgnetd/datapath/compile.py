@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A policy set compiled into the image that the programs in the kernel read, with the index of its rules.
 
-Order of an image: header, policy headers, automaton, rule cells, blobs. Policies that compile into the same blob share
-it. The layout is the ABI header's. Must not know where images are kept or how they get there.
+Order of an image: header, policy headers, automaton, rule cells, effects, services, blobs. Policies that compile into
+the same blob share it. The layout is the ABI header's. Must not know where images are kept or how they get there.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cgnetd.datapath import abi
+from cgnetd.datapath.acting import Acting
 from cgnetd.datapath.automaton import build_automaton
 from cgnetd.datapath.blob import BlobSizes, PolicyBlob, compile_policy
 from cgnetd.datapath.budget import DEFAULT_LIMIT_CELLS, too_large
 from cgnetd.datapath.cache import BlobCache
+from cgnetd.datapath.live import Live
+from cgnetd.datapath.needs import needs_of
 from cgnetd.datapath.refs import RuleRef, RuleRefs
 from cgnetd.datapath.rules import ACTIONS, RuleIndex, built_in_refs, policy_ref, policy_refs, rule_cell
 from cgnetd.policy.types import Action, Policy, PolicySet
@@ -36,6 +39,10 @@ class ImageSizes:
     states: int
     rules: int
     policies: tuple[BlobSizes, ...]
+    effects: int  # distinct ones
+    services: int
+    live: int  # cells beside the image that change while it is in force
+    names: int  # states of name automata
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +53,11 @@ class Image:
     index: RuleIndex
     digest: str
     sizes: ImageSizes
+
+    @property
+    def live(self) -> Live:
+        """What the live cells beside the image are."""
+        return self.index.live
 
     def with_generation(self, generation: int) -> Image:
         """A copy under another generation number, 1 .. 2^32 - 1; the digest stays."""
@@ -76,14 +88,17 @@ def compile_image(
     subjects = tuple((policy.subject, policy.tier) for policy in policies)
     automaton, states = cache.automaton(subjects, lambda: build_automaton(policies, base))
     cache.retain(policies)
-    refs = RuleRefs(_rule_refs(policies, default_action))
-    cells = _layout(policies, blobs, automaton, refs, limit_cells)
+    refs = _rule_refs(policies, default_action)
+    acting = Acting(policies, refs, policy_set.services)
+    cells = _begin(len(policies), automaton, refs)
+    acting.place(cells)
+    _add_blobs(cells, policies, blobs, limit_cells)
     cells[abi.IMAGE_DEFAULT] = abi.cell(generation, ACTIONS[default_action.value])
     cells[abi.IMAGE_STATES] = abi.cell(base, states)
-    index = RuleIndex(generation, "", refs, tuple(policy_ref(i, policy) for i, policy in enumerate(policies)))
+    names = tuple(policy_ref(i, policy) for i, policy in enumerate(policies))
+    index = RuleIndex(generation, "", RuleRefs(refs), names, acting.live, needs_of(policies, default_action))
     digest = image_digest(cells, index)
-    index = RuleIndex(generation, digest, refs, index.policies)
-    return Image(cells, index, digest, _sizes(cells, blobs, states, len(refs)))
+    return Image(cells, replace(index, digest=digest), digest, _sizes(cells, blobs, states, len(refs), acting))
 
 
 def image_digest(cells: array[int] | memoryview, index: RuleIndex) -> str:
@@ -97,7 +112,7 @@ def image_digest(cells: array[int] | memoryview, index: RuleIndex) -> str:
     sha = hashlib.sha256(view[:start])
     sha.update(abi.lo(default).to_bytes(8, abi.BYTE_ORDER))
     sha.update(view[start + 8 :])
-    sha.update(RuleIndex(0, "", index.refs, index.policies).to_bytes())
+    sha.update(replace(index, generation=0, digest="").to_bytes())
     return sha.hexdigest()
 
 
@@ -108,18 +123,19 @@ def _rule_refs(policies: Sequence[Policy], default_action: Action) -> list[RuleR
     return refs
 
 
-def _layout(
-    policies: Sequence[Policy],
-    blobs: Sequence[PolicyBlob],
-    automaton: array[int],
-    refs: Sequence[RuleRef],
-    limit_cells: int,
-) -> array[int]:
-    """All cells but those of the header that need more than this."""
-    headers_end = abi.IMAGE_HEADER + len(policies) * abi.POLICY_CELLS
-    rules_at = headers_end + len(automaton)
+def _begin(policies: int, automaton: array[int], refs: Sequence[RuleRef]) -> array[int]:
+    """The cells up to the rules; room for the headers of the policies."""
+    headers_end = abi.IMAGE_HEADER + policies * abi.POLICY_CELLS
     cells = array("Q", bytes(8 * headers_end)) + automaton
+    cells[abi.IMAGE_MAGIC] = abi.cell(abi.MAGIC, abi.ABI_VERSION)
+    cells[abi.IMAGE_COUNTS] = abi.cell(policies, len(refs))
+    cells[abi.IMAGE_RULES] = abi.cell(0, len(cells))
     cells.extend([rule_cell(ref) for ref in refs])
+    return cells
+
+
+def _add_blobs(cells: array[int], policies: Sequence[Policy], blobs: Sequence[PolicyBlob], limit_cells: int) -> None:
+    """The rest of the cells, and the headers of the policies."""
     placed: dict[bytes, int] = {}
     first_rule = abi.RULE_FIRST
     for policy_id, (policy, blob) in enumerate(zip(policies, blobs, strict=True)):
@@ -128,11 +144,7 @@ def _layout(
             raise too_large(policy.where, f'policy "{policy.name}" brings the image above {limit_cells} cells')
         _write_policy_header(cells, policy_id, policy, blob, abi.cell(at, first_rule))
         first_rule += blob.rules
-    cells[abi.IMAGE_MAGIC] = abi.cell(abi.MAGIC, abi.ABI_VERSION)
-    cells[abi.IMAGE_COUNTS] = abi.cell(len(policies), len(refs))
-    cells[abi.IMAGE_RULES] = abi.cell(0, rules_at)
     cells[abi.IMAGE_SIZE] = abi.cell(0, len(cells))
-    return cells
 
 
 def _place(cells: array[int], blob: PolicyBlob, placed: dict[bytes, int]) -> int:
@@ -152,7 +164,7 @@ def _write_policy_header(cells: array[int], policy_id: int, policy: Policy, blob
     cells[at + abi.POLICY_FLAGS] = abi.cell(flags, policy.tier)
 
 
-def _sizes(cells: array[int], blobs: Sequence[PolicyBlob], states: int, rules: int) -> ImageSizes:
+def _sizes(cells: array[int], blobs: Sequence[PolicyBlob], states: int, rules: int, acting: Acting) -> ImageSizes:
     each = tuple(blob.sizes for blob in blobs)
     return ImageSizes(
         cells=len(cells),
@@ -163,4 +175,8 @@ def _sizes(cells: array[int], blobs: Sequence[PolicyBlob], states: int, rules: i
         states=states,
         rules=rules,
         policies=each,
+        effects=acting.effects,
+        services=len(acting.live.services),
+        live=acting.live.size,
+        names=sum(sizes.names for sizes in each),
     )

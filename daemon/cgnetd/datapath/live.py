@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cgnetd.datapath import abi
 
@@ -92,6 +92,29 @@ class Live(NamedTuple):
                 cells.extend(choices([backend.weight for backend in ref.backends], states))
                 cells.extend(map(int, states))
         return cells
+
+
+def live_from(fields: Sequence[Any]) -> Live:
+    """The `Live` whose fields JSON made lists of. TypeError or ValueError if they are none."""
+    devices, sources, services = fields
+    return Live(tuple(map(str, devices)), tuple(map(str, sources)), tuple(map(_service_from, services)))
+
+
+def _service_from(fields: Sequence[Any]) -> ServiceRef:
+    name, key, errno, close_tcp, health, v4, v6 = fields
+    probes = None if health is None else HealthRef(*map(int, health))
+    return ServiceRef(str(name), int(key), int(errno), bool(close_tcp), probes, _family_from(v4), _family_from(v6))
+
+
+def _family_from(fields: Sequence[Any] | None) -> FamilyRef | None:
+    if fields is None:
+        return None
+    backends, choices_at, states_at = fields
+    return FamilyRef(tuple(_backend_from(*backend) for backend in backends), int(choices_at), int(states_at))
+
+
+def _backend_from(address: Any, port: Any, weight: Any, probe_port: Any) -> BackendRef:
+    return BackendRef(str(address), int(port), int(weight), int(probe_port))
 
 
 def cells_of(backends: int) -> int:

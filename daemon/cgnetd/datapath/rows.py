@@ -25,7 +25,7 @@ Context = tuple[Hook | None, Protocol]
 
 
 class Rows:
-    """Groups and rows of one section. References are `first_reference` + index of the rule, `fallback` for none."""
+    """Groups and rows of one section. `references` are those of the rules, ascending, `fallback` is for none."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Rows:
         lists: PortLists,
         budget: Budget,
         *,
-        first_reference: int,
+        references: Sequence[int],
         fallback: int,
     ) -> None:
         self.addresses: list[AddressRanges | None] = []  # of each group; None is everywhere
@@ -43,7 +43,7 @@ class Rows:
         self._fallback = fallback
         self._lists = lists
         self._budget = budget
-        self._ranges = _reference_ranges(rules, first_reference)
+        self._ranges = _reference_ranges(rules, references)
         self._members, self._columns = self._classify(rules, contexts)
         self._lists_by_rules: dict[tuple[int, ...], int] = {}
         self._rows_by_content: dict[tuple[int, ...], int] = {}
@@ -120,11 +120,11 @@ def _applies(rule: Rule, hook: Hook | None, protocol: Protocol) -> bool:
     return (hook is None or hook in rule.hooks) and (rule.protocols is None or protocol in rule.protocols)
 
 
-def _reference_ranges(rules: Sequence[Rule], first_reference: int) -> list[list[tuple[int, int, int]]]:
+def _reference_ranges(rules: Sequence[Rule], references: Sequence[int]) -> list[list[tuple[int, int, int]]]:
     """`(first, last, reference)` of each rule's ports."""
     return [
         [(first, last, reference) for first, last in port_ranges(rule)]
-        for reference, rule in enumerate(rules, first_reference)
+        for reference, rule in zip(references, rules, strict=True)
     ]
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from cgnetd.datapath import abi
+from cgnetd.datapath.live import Live, live_from
 from cgnetd.datapath.refs import RuleRef, RuleRefs
-from cgnetd.policy.types import Action, Policy, Rule, Section
+from cgnetd.datapath.words import leads_to
+from cgnetd.policy.types import Action, Policy, Rule, Section, TcpSettings
 
 EPERM = 1  # errno of every deny that no rule words
 
@@ -37,12 +39,15 @@ class PolicyRef(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RuleIndex:
-    """Rules by id (`refs[i].rule_id == i`) and policies by id of one generation; `digest` is its image's."""
+    """Rules by id (`refs[i].rule_id == i`) and policies by id of one generation; `digest` is its image's. `live`: what
+    its live cells are; `needs`: words of needs.NEEDS."""
 
     generation: int
     digest: str
     refs: RuleRefs
     policies: tuple[PolicyRef, ...]
+    live: Live = field(default_factory=Live)
+    needs: frozenset[str] = frozenset()
 
     def with_generation(self, generation: int) -> RuleIndex:
         """The same index under another generation number; the digest does not change."""
@@ -50,15 +55,22 @@ class RuleIndex:
 
     def to_bytes(self) -> bytes:
         """JSON without padding; equal indexes give equal bytes."""
-        document = [self.generation, self.digest, list(self.refs), self.policies]
+        document = [self.generation, self.digest, list(self.refs), self.policies, self.live, sorted(self.needs)]
         return json.dumps(document, separators=(",", ":")).encode("ascii")
 
     @classmethod
     def from_bytes(cls, data: bytes) -> RuleIndex:
         """The index that `to_bytes` wrote; NUL padding behind it is ignored. ValueError if it is not one."""
         try:
-            generation, digest, refs, policies = json.loads(data.rstrip(b"\0"))
-            return cls(int(generation), str(digest), RuleRefs(map(_rule_ref, refs)), tuple(map(_policy_ref, policies)))
+            generation, digest, refs, policies, live, needs = json.loads(data.rstrip(b"\0"))
+            return cls(
+                int(generation),
+                str(digest),
+                RuleRefs(map(_rule_ref, refs)),
+                tuple(map(_policy_ref, policies)),
+                live_from(live),
+                frozenset(map(str, needs)),
+            )
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"read rule index: {error}") from error
 
@@ -72,13 +84,27 @@ def _policy_ref(fields: list[object]) -> PolicyRef:
 
 
 def has_egress(policy: Policy) -> bool:
-    """Whether the policy says anything about egress; if not, the walk passes it at once."""
-    return bool(policy.egress) or policy.default_egress is not Action.PASS
+    """Whether the policy says anything about addresses it may reach; if not, the walk passes it at once."""
+    return policy.default_egress is not Action.PASS or any(rule.unix is None for rule in policy.egress)
 
 
 def has_bind(policy: Policy) -> bool:
     """Whether the policy says anything about bind."""
     return bool(policy.bind) or policy.default_bind is not Action.PASS
+
+
+def has_socket(policy: Policy) -> bool:
+    """Whether the policy says anything about new sockets."""
+    return bool(policy.socket) or policy.default_socket is not Action.PASS
+
+
+def has_unix(policy: Policy) -> bool:
+    """Whether the policy says anything about UNIX sockets."""
+    return any(rule.unix is not None for rule in policy.egress)
+
+
+def tunes_tcp(policy: Policy) -> bool:
+    return policy.tcp is not None and policy.tcp != TcpSettings()
 
 
 def built_in_refs(default_action: Action) -> tuple[RuleRef, ...]:
@@ -89,9 +115,9 @@ def built_in_refs(default_action: Action) -> tuple[RuleRef, ...]:
 
 
 def policy_refs(policy: Policy, first_id: int) -> Iterator[RuleRef]:
-    """The rules of one policy with consecutive ids: egress, bind, then the defaults that decide."""
+    """The rules of one policy with consecutive ids, in the order of `rules_of`."""
     tier, rule_id = policy.tier.name.lower(), first_id
-    for rule in (*policy.egress, *policy.bind, *default_rules(policy)):
+    for rule in rules_of(policy):
         deny = rule.action is Action.DENY
         yield RuleRef(
             rule_id,
@@ -105,14 +131,24 @@ def policy_refs(policy: Policy, first_id: int) -> Iterator[RuleRef]:
             rule.log,
             tier,
             policy.audit,
+            leads_to(rule),
         )
         rule_id += 1
+
+
+def rules_of(policy: Policy) -> tuple[Rule, ...]:
+    """The rules that have ids and references, in their order: egress, bind, socket, then the defaults that decide."""
+    return (*policy.egress, *policy.bind, *policy.socket, *default_rules(policy))
 
 
 def default_rules(policy: Policy) -> tuple[Rule, ...]:
     """The defaults that decide, as rules that match everything; one that denies logs."""
     where = policy.default_where or policy.where
-    defaults = ((Section.EGRESS, policy.default_egress), (Section.BIND, policy.default_bind))
+    defaults = (
+        (Section.EGRESS, policy.default_egress),
+        (Section.BIND, policy.default_bind),
+        (Section.SOCKET, policy.default_socket),
+    )
     return tuple(
         Rule(f"default.{section.value}", section, action, where, errno=EPERM, log=action is Action.DENY)
         for section, action in defaults
@@ -136,8 +172,8 @@ def policy_ref(policy_id: int, policy: Policy) -> PolicyRef:
 
 
 def rule_cell(ref: RuleRef) -> int:
-    """The cell that the programs read for a rule id."""
-    flags = abi.RULE_LOG if ref.log else 0
+    """The cell that the programs read for a rule id. What leads somewhere, in words, has an effect."""
+    flags = (abi.RULE_LOG if ref.log else 0) | (abi.RULE_EFFECT if ref.to else 0)
     return abi.cell(ref.rule_id, ref.errno << 16 | flags << 8 | ACTIONS[ref.action])
 
 
@@ -145,6 +181,8 @@ ACTIONS = {
     Action.ALLOW.value: abi.ACTION_ALLOW,
     Action.DENY.value: abi.ACTION_DENY,
     Action.PASS.value: abi.ACTION_PASS,
+    Action.REDIRECT.value: abi.ACTION_REWRITE,
+    Action.REWRITE.value: abi.ACTION_REWRITE,
 }
 
 
