@@ -30,6 +30,7 @@ from cgnetd.kernel.grace import wait_for_programs
 from cgnetd.service.counters import carried
 from cgnetd.service.generation import Generation, is_older
 from cgnetd.service.labelling import Differences
+from cgnetd.service.live import LiveTables
 from cgnetd.service.session import Session
 
 _LINK_STEPS = (AttachLink, UpdateLink)
@@ -43,6 +44,7 @@ class Application:
     slots: list[Generation | None]
     fresh: Generation | None  # to be written, should the plan say so
     differences: Differences
+    live: LiveTables
     done: list[str] = field(default_factory=list)
     repaired: list[str] = field(default_factory=list)
     activated: Generation | None = None
@@ -66,6 +68,8 @@ class Application:
             assert isinstance(step, FixControl)
             self.session.store.set_root(step.control.root_level, step.control.root_id)
             self.session.store.set_window(step.control.window_ns)
+            self.session.store.set_netns(step.control.netns)
+            self.session.store.set_flags(step.control.flags)
 
     def _write_generation(self, steps: Sequence[Step]) -> None:
         (step,) = steps
@@ -74,7 +78,9 @@ class Application:
         store, fresh = self.session.store, self.fresh
         self._settle(step.slot)
         rules = len(fresh.index.refs)
-        store.write_slot(step.slot, memoryview(fresh.cells), fresh.index.to_bytes(), rules)
+        live = self.live.cells(fresh.index.live)
+        store.write_slot(step.slot, memoryview(fresh.cells), fresh.index.to_bytes(), rules, memoryview(live))
+        self.live.written(step.slot, fresh.number, live)
         store.set_generation(step.slot, fresh.number)
         with store.slot(step.slot) as view:
             self.slots[step.slot] = replace(fresh, image_id=view.image_id)

@@ -16,6 +16,7 @@ from cgnetd.kernel.flush import Flushed
 from cgnetd.service.audit import Auditor
 from cgnetd.service.cgroup_paths import CgroupPaths
 from cgnetd.service.events import Kind
+from cgnetd.service.follower import Follower
 from cgnetd.service.memory import shrink
 from cgnetd.service.notify import Notifier
 from cgnetd.service.policy_source import Asked
@@ -45,6 +46,7 @@ class Daemon:
         self._retry_s = 0.0
         self._shrunk_after: Asked | None = None
         self._enforcing: bool | None = None
+        self.follower = Follower(reconciler, log)
 
     def begin(self, *, once: bool) -> PassReport:
         """The first pass. What leaves no reason to go on is raised and not announced: whoever started us is told.
@@ -180,7 +182,7 @@ class Daemon:
         if (not reasons) != self._enforcing:
             self.notifier.status(self.summary())
         self._enforcing = not reasons
-        self.log.publish(records)
+        self.log.publish([*records, *self.follower.passed()])
         self.log.flush()
 
     @contextmanager

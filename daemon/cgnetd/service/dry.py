@@ -12,14 +12,14 @@ from pathlib import Path
 
 from cgnetd.datapath import abi
 from cgnetd.datapath.compile import Image
-from cgnetd.datapath.state import DesiredState, ObservedState, SlotState, diff, hooks_in_force
+from cgnetd.datapath.state import ObservedState, SlotState, diff
 from cgnetd.datapath.steps import Control
 from cgnetd.errors import PolicyError
 from cgnetd.kernel.attach import Attachments
-from cgnetd.kernel.cgroup import CgroupRoot
 from cgnetd.kernel.pins import check_meta
 from cgnetd.kernel.programs import Programs
 from cgnetd.kernel.store import Store
+from cgnetd.service.desired import desired_state, needed_hooks
 from cgnetd.service.labelling import Differences, Labelling
 from cgnetd.service.observe import observe, observe_slots
 from cgnetd.service.reconcile import policy_source
@@ -42,16 +42,11 @@ def plan_lines(settings: Settings) -> Iterator[str]:
         yield f"{policies} with {rules}, {asked.image.sizes.bytes} bytes"
         yield from (f"warning: {warning}" for warning in (*asked.warnings, *asked.weaknesses))
         observed = _observed(settings, surroundings, asked.image)
-        desired = _desired(settings, surroundings.root, asked.image)
+        desired = desired_state(settings, surroundings, asked.image.index, observed.control.flags)
         plan = diff(desired, observed)
         if not plan:
             yield "nothing to do: it is in force"
         yield from (step.text + (" (drift)" if step.drift else "") for step in plan.steps)
-
-
-def _desired(settings: Settings, root: CgroupRoot, image: Image) -> DesiredState:
-    control = Control(root.id, root.level, settings.audit.window)
-    return DesiredState(image.digest if image.index.policies else "", hooks_in_force(image.index), control)
 
 
 def _observed(settings: Settings, surroundings: Surroundings, image: Image) -> ObservedState:
@@ -71,4 +66,4 @@ def _observed(settings: Settings, surroundings: Surroundings, image: Image) -> O
             labelling = Labelling(surroundings.root, store)
             labelling.use(active, running.number, running.reader)
             differences = labelling.differences()
-        return observe(store, links, slots, hooks_in_force(image.index), differences).state
+        return observe(store, links, slots, needed_hooks(image.index, surroundings.features), differences).state

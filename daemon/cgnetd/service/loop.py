@@ -11,10 +11,13 @@ import signal
 from collections.abc import Callable
 
 from cgnetd.kernel.flush import Flushed
+from cgnetd.kernel.netlink import HostLinks
 from cgnetd.service.control import ControlServer
 from cgnetd.service.daemon import Daemon
+from cgnetd.service.health import Target
 from cgnetd.service.listener import Listener
 from cgnetd.service.notify import Notifier
+from cgnetd.service.prober import Prober
 from cgnetd.service.pump import Pump
 from cgnetd.service.recheck import Recheck
 from cgnetd.service.report import PassReport
@@ -37,6 +40,10 @@ class Loop:
         self._recheck = Recheck()
         self._pump: Pump | None = None
         self._events_fd = -1
+        self._links: HostLinks | None = None
+        self._links_fd = -1
+        self._follower = daemon.follower
+        self._prober = Prober(self._on_probe)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._stopped = asyncio.Event()
 
@@ -56,6 +63,7 @@ class Loop:
             self._notifier.stopping()
         finally:
             await server.close()
+            await self._prober.close()
             self._close()
 
     def look(self, *, force: bool = False, closely: bool = False) -> PassReport:
@@ -78,6 +86,8 @@ class Loop:
         """After a pass: watch what there is to watch now, listen to the events of now, set the clock."""
         self._daemon.watch(self._watch)
         self._listen()
+        self._listen_to_host()
+        self._prober.follow(self._follower.targets())
         next_s = self._daemon.next_look_s(self._interval_s)
         self._at("look", next_s if self._longest_s is None else min(next_s, self._longest_s), self._on_tick)
 
@@ -130,6 +140,27 @@ class Loop:
         if self._events_fd >= 0:
             loop.add_reader(self._events_fd, self._on_events)
 
+    def _listen_to_host(self) -> None:
+        """Follow devices and addresses for as long as what is in force speaks of some."""
+        loop = asyncio.get_running_loop()
+        links = self._follower.host.links
+        if links is self._links:
+            return
+        if self._links_fd >= 0:
+            loop.remove_reader(self._links_fd)
+        self._links = links
+        self._links_fd = links.fd if links is not None else -1
+        if self._links_fd >= 0:
+            loop.add_reader(self._links_fd, self._on_host)
+
+    def _on_host(self) -> None:
+        if not self._follower.host_changed():
+            self.look()
+
+    def _on_probe(self, target: Target, error: str) -> None:
+        if not self._follower.probed(target, error):
+            self._at("look", 0.0, self._on_tick)
+
     def _at(self, name: str, delay_s: float, action: Callable[[], object]) -> None:
         self._cancel(name)
         self._timers[name] = asyncio.get_running_loop().call_later(max(delay_s, 0.0), action)
@@ -143,7 +174,7 @@ class Loop:
         loop = asyncio.get_running_loop()
         for name in tuple(self._timers):
             self._cancel(name)
-        for fd in (self._watch.fd, self._events_fd):
+        for fd in (self._watch.fd, self._events_fd, self._links_fd):
             if fd >= 0:
                 loop.remove_reader(fd)
         self._watch.close()

@@ -14,6 +14,7 @@ from cgnetd.datapath.state import LabelState, ObservedState, SlotState, hooks_in
 from cgnetd.datapath.steps import Control, LinkState
 from cgnetd.kernel.attach import Attachments
 from cgnetd.kernel.attach import LinkState as KernelLinkState
+from cgnetd.kernel.slots import SlotView
 from cgnetd.kernel.store import Store
 from cgnetd.service.generation import Generation, read_generation
 from cgnetd.service.labelling import Differences
@@ -55,8 +56,13 @@ def _observe_slot(
     with store.slot(slot) as view:
         same = [g for g in known if view.image_id and g.image_id == view.image_id]
         found = same[0] if same else read_generation(view)
-        intact = found is not None and view.consistent and found.number == number
+        intact = found is not None and view.consistent and found.number == number and _has_live(view, found)
         return SlotState(number, found.digest if found is not None and intact else ""), found
+
+
+def _has_live(view: SlotView, generation: Generation) -> bool:
+    """Whether the slot's live table has room for what the generation keeps there; an empty one has one cell."""
+    return view.live is not None and len(view.live) == max(generation.index.live.size, 1)
 
 
 def observe(
@@ -75,7 +81,7 @@ def observe(
     running = slots[active][1]
     attached = links.observe(needed | links.pinned())
     state = ObservedState(
-        control=Control(control.root_id, control.root_level, control.window_ns),
+        control=Control(control.root_id, control.root_level, control.window_ns, control.flags, control.netns),
         active=active,
         slots=tuple(slot for slot, _ in slots),
         links={name: _LINK_STATES.get(seen.state, LinkState.BROKEN) for name, seen in attached.items()},

@@ -19,10 +19,14 @@ from cgnetd.errors import PolicyError, Problem
 from cgnetd.policy.load import ParseResult, Source, parse
 from cgnetd.policy.types import Action, PolicySet
 from cgnetd.service.files import BeingWritten, FileContent, Stamp, read_whole, stamp
+from cgnetd.service.fingerprint import Fingerprints, fingerprints
 from cgnetd.service.policy_files import Reading, list_policies, read_policies
 
 _USERS = "/etc/passwd"  # `users:` are looked up there
 _SETTLED_NS = 50_000_000  # a younger file can change again without a new time stamp
+
+
+Find = Callable[[PolicySet], tuple[Problem, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Asked:
     """
 
     image: Image | None = None
+    fingerprints: Fingerprints = field(default_factory=Fingerprints)  # of that set
     weaknesses: tuple[Problem, ...] = ()
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
@@ -67,11 +72,14 @@ class PolicySource:
         default_action: Action,
         limit_cells: int,
         *,
-        find_weaknesses: Callable[[PolicySet], tuple[Problem, ...]] = lambda _: (),
+        find_weaknesses: Find = lambda _: (),
+        find_refusals: Find = lambda _: (),
     ) -> None:
-        """`find_weaknesses`: asked about each set that has no mistakes."""
+        """`find_refusals`: asked about each set that has no mistakes; what it finds are some. `find_weaknesses`: asked
+        about each set that is good then."""
         self.directories = tuple(directories)
         self._find_weaknesses = find_weaknesses
+        self._find_refusals = find_refusals
         self._default_action = default_action
         self._limit_cells = limit_cells
         self._cache = BlobCache()
@@ -116,6 +124,8 @@ class PolicySource:
             return replace(self.asked, problems=reading.problems, writing=reading.writing)
         parsed = self._parse(reading, sets)
         problems = (*reading.problems, *parsed.problems)
+        if not problems and parsed.policy_set is not None:
+            problems = self._find_refusals(parsed.policy_set)
         image = None
         if not problems and parsed.policy_set is not None:
             try:
@@ -125,7 +135,8 @@ class PolicySource:
         warnings = tuple(sorted((*reading.warnings, *parsed.warnings)))
         if image is not None and parsed.policy_set is not None:
             weaknesses = self._find_weaknesses(parsed.policy_set)
-            return Asked(image, weaknesses, warnings=warnings, set_files=parsed.set_files)
+            prints = fingerprints(parsed.policy_set, image.index)
+            return Asked(image, prints, weaknesses, warnings=warnings, set_files=parsed.set_files)
         return replace(
             self.asked,
             problems=tuple(sorted(problems)),

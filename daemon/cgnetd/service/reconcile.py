@@ -14,15 +14,18 @@ from pathlib import Path
 
 from cgnetd.datapath import abi
 from cgnetd.datapath.label import Label, child_label, root_label
-from cgnetd.datapath.state import DesiredState, SlotState, diff, hooks_in_force
-from cgnetd.datapath.steps import Activate, Control, Plan
+from cgnetd.datapath.state import DesiredState, SlotState, diff
+from cgnetd.datapath.steps import Activate, Plan
 from cgnetd.errors import CgnetdError
+from cgnetd.kernel import congestion
 from cgnetd.kernel.features import Features
 from cgnetd.kernel.flush import Flushed, flush
 from cgnetd.service.apply import Application
-from cgnetd.service.degraded import degradations
+from cgnetd.service.degraded import degradations, refusals
+from cgnetd.service.desired import desired_state, needed_hooks
 from cgnetd.service.generation import Generation, next_number, of_image, renumbered
 from cgnetd.service.labelling import Differences
+from cgnetd.service.live import LiveTables
 from cgnetd.service.memory import collector_at_rest
 from cgnetd.service.observe import RIGHT, Seen, observe, observe_slots
 from cgnetd.service.policy_source import Asked, PolicySource
@@ -54,6 +57,8 @@ class Reconciler:
         self.source = policy_source(settings, surroundings.features)
         self.session: Session | None = None
         self.running: Generation | None = None
+        self.replaced: Generation | None = None  # what the last pass took out of force by putting another one there
+        self.live = LiveTables()
         self.loaded_ns = 0  # since 1970, when the generation in force was put there or adopted
         self.hooks: dict[str, str] = {}
         self.last = PassReport()
@@ -91,6 +96,7 @@ class Reconciler:
             degraded=asked.weaknesses,
             writing=asked.writing,
         )
+        self.replaced = None
         if not self.flushed:
             report = self._converge(report, asked, closely=closely)
         policies = len(self.running.index.policies) if self.running else 0
@@ -106,7 +112,24 @@ class Reconciler:
         self.flushed = True
         return removed
 
+    def refresh_live(self) -> tuple[str, ...]:
+        """Write at once what changed of devices, addresses and backends. Returns what somebody else had changed in the
+        live tables, as sentences. KernelError."""
+        return self.live.sync(self.session.store, self._slots) if self.session else ()
+
+    def shares(self) -> dict[tuple[str, int, int], float]:
+        """The part of new calls that each backend gets, by (service, family, index). KernelError."""
+        if self.session is None or self.running is None or not self.running.index.live.services:
+            return {}
+        return self.live.shares(self.session.store, self._slots.index(self.running), self.running.index.live)
+
+    @property
+    def views(self) -> bool:
+        """Whether sockets can hold views: something rewrites, or did since the pins were made."""
+        return self.session is not None and bool(self.session.store.control().flags & abi.CONTROL_VIEWS)
+
     def close(self) -> None:
+        self.live.close()
         self._close_session()
         self._surroundings.close()
 
@@ -187,14 +210,16 @@ class Reconciler:
         slots = observe_slots(session.store, [known for known in self._slots if known])
         self._know_labels(session, slots)
         in_force = slots[session.store.control().active % abi.SLOTS]
-        desired = self._desired(asked, in_force[1])
+        desired = self._desired(session, asked, in_force[1])
         settled = desired is not None and desired.digest == in_force[0].digest
         needed = desired.hooks if desired is not None else frozenset()
         differences = self._compare_labels(session, closely=closely) if settled and needed else Differences()
         seen_right = frozenset(name for name, state in self.hooks.items() if state == RIGHT)
         seen = observe(session.store, session.links, slots, needed, differences, seen_right=seen_right)
         fresh = None if settled else self._fresh(session, asked, seen)
-        done = Application(session, list(seen.slots), fresh, differences)
+        mended = self._follow_live(session, slots, fresh)
+        done = Application(session, list(seen.slots), fresh, differences, self.live)
+        done.repaired += mended
         if self.running is not None and seen.running is not self.running:
             done.repaired.append("what was in force was not what had been put there")
         plan = diff(desired, seen.state) if desired is not None else Plan()
@@ -202,6 +227,7 @@ class Reconciler:
         self.unfinished = len(first.steps) < len(plan.steps)
         try:
             done.run(first)
+            self.replaced = seen.running if done.activated else None
         finally:
             self._remember(session, seen, done, changed=bool(plan))
         return done
@@ -220,16 +246,25 @@ class Reconciler:
         self.hooks = {}
         self._pace = _Pace()
 
-    def _desired(self, asked: Asked, in_force: Generation | None) -> DesiredState | None:
+    def _desired(self, session: Session, asked: Asked, in_force: Generation | None) -> DesiredState | None:
         """What should be: what the files ask for, or else what is or was in force. None: nothing is known of either."""
-        control = Control(self.root.id, self.root.level, self.settings.audit.window)
+        flags = session.store.control().flags
         if asked.image is not None:
-            index = asked.image.index
-            return DesiredState(asked.image.digest if index.policies else "", hooks_in_force(index), control)
+            return desired_state(self.settings, self._surroundings, asked.image.index, flags)
         kept = in_force or self.running
-        if kept is None:
-            return None
-        return DesiredState(kept.digest, hooks_in_force(kept.index), control)
+        return desired_state(self.settings, self._surroundings, kept.index, flags) if kept is not None else None
+
+    def _follow_live(
+        self, session: Session, slots: tuple[tuple[SlotState, Generation | None], ...], fresh: Generation | None
+    ) -> tuple[str, ...]:
+        """Know what is alive and present, and have it in the live tables; returns what somebody had changed there."""
+        intact = [found if state.digest else None for state, found in slots]
+        active = session.store.control().active % abi.SLOTS
+        in_force = intact[active]
+        if self.running is None and in_force is not None:
+            self.live.adopt(session.store, active, in_force.index.live)
+        self.live.follow(known.index.live for known in (*intact, fresh) if known is not None)
+        return self.live.sync(session.store, intact)
 
     def _know_labels(self, session: Session, slots: tuple[tuple[SlotState, Generation | None], ...]) -> None:
         """Labels are written for all slots at once: what is in force must be known before another one is labelled."""
@@ -264,7 +299,7 @@ class Reconciler:
         self.running = self._slots[active] if control.generations[active] else None
         self._last_number = max(self._last_number, *control.generations)
         session.relock()
-        needed = hooks_in_force(self.running.index) if self.running else frozenset()
+        needed = needed_hooks(self.running.index, self.features) if self.running else frozenset()
         hooks = seen.hooks
         if changed:
             hooks = {name: found.state.value for name, found in session.links.observe(needed).items()}
@@ -275,8 +310,19 @@ def policy_source(settings: Settings, features: Features) -> PolicySource:
     """The policy files of these settings, judged by what this kernel can do."""
     limit_cells = settings.limits.image_bytes // 8
     return PolicySource(
-        settings.policy_dirs, settings.default, limit_cells, find_weaknesses=lambda found: degradations(found, features)
+        settings.policy_dirs,
+        settings.default,
+        limit_cells,
+        find_weaknesses=lambda found: degradations(found, features, _has_congestion),
+        find_refusals=lambda found: refusals(found, features),
     )
+
+
+def _has_congestion(name: str) -> bool:
+    try:
+        return congestion.available(name)
+    except CgnetdError:
+        return False
 
 
 def _until_in_force(plan: Plan) -> Plan:

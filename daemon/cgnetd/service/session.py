@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from cgnetd.kernel import features as kernel_features
+from cgnetd.kernel import netns
 from cgnetd.kernel.attach import Attachments
 from cgnetd.kernel.cgroup import CgroupRoot, find_root
 from cgnetd.kernel.features import Features
@@ -38,13 +39,14 @@ class Surroundings:
 
     root: CgroupRoot
     features: Features
+    netns: int  # cookie of the network namespace that this process lives in
 
     @classmethod
     def find(cls, settings: Settings) -> Self:
         """KernelError or PrivilegeError saying what is missing and how to mend it."""
         features = kernel_features.probe()
         kernel_features.require(features)
-        return cls(CgroupRoot(settings.cgroup_root or find_root()), features)
+        return cls(CgroupRoot(settings.cgroup_root or find_root()), features, netns.cookie())
 
     def close(self) -> None:
         self.root.close()

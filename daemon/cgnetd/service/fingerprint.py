@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What rules and policies match and do, in one number each: to see that one changed without keeping the old set.
+
+Numbers are comparable within one process only. Must not know what is done with a change.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from cgnetd.datapath.rules import RuleIndex
+from cgnetd.policy.types import AddressRanges, Policy, PolicySet, Redirect, Rule
+
+_MASK = 2**64 - 1
+RuleKey = tuple[str, str, str]  # policy, section, rule: the same in every generation
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fingerprints:
+    """`rules` by rule id, 0 for those that are nobody's; `policies` by policy id."""
+
+    rules: array[int] = field(default_factory=lambda: array("Q"))
+    policies: array[int] = field(default_factory=lambda: array("Q"))
+
+
+def fingerprints(policy_set: PolicySet, index: RuleIndex) -> Fingerprints:
+    """Of a set and the index that was compiled from it."""
+    known = dict(_of_rules(policy_set))
+    rules = array("Q", [known.get((ref.policy, ref.section, ref.rule), 0) for ref in index.refs])
+    by_name = {policy.name: hash((policy.subject, policy.tcp)) & _MASK for policy in policy_set.policies}
+    return Fingerprints(rules, array("Q", [by_name.get(ref.name, 0) for ref in index.policies]))
+
+
+def _of_rules(policy_set: PolicySet) -> Iterator[tuple[RuleKey, int]]:
+    ranges: dict[int, int] = {}  # rules share their address ranges, which can be long
+    for policy in policy_set.policies:
+        for rule in _rules(policy):
+            yield (policy.name, rule.section.value, rule.name), _of_rule(rule, ranges)
+
+
+def _rules(policy: Policy) -> tuple[Rule, ...]:
+    return (*policy.egress, *policy.bind, *policy.socket)
+
+
+def _of_rule(rule: Rule, ranges: dict[int, int]) -> int:
+    """Of everything but the name, the place and what the index tells already."""
+    matched = (rule.protocols, rule.ports, rule.ephemeral, rule.hooks, rule.unix, rule.families, rule.types)
+    done = (_of_redirect(rule.redirect), rule.source, rule.rewrite, rule.privileged, rule.options)
+    return hash((_of_ranges(rule.addresses, ranges), matched, done)) & _MASK
+
+
+def _of_ranges(found: AddressRanges | None, known: dict[int, int]) -> int:
+    if found is None:
+        return 0
+    if id(found) not in known:
+        known[id(found)] = hash(found)
+    return known[id(found)]
+
+
+def _of_redirect(redirect: Redirect | None) -> int:
+    if redirect is None:
+        return 0
+    return hash((redirect.v4, redirect.v6, redirect.name, redirect.service.name if redirect.service else ""))
+
+
+def by_key(index: RuleIndex, prints: Fingerprints) -> Mapping[RuleKey, int]:
+    """The numbers of an index's rules by what stays the same about them."""
+    return {(ref.policy, ref.section, ref.rule): number for ref, number in zip(index.refs, prints.rules, strict=True)}
