@@ -97,23 +97,28 @@ class HostLinks:
         return any(address in network for network in self._local)
 
     def _drain(self) -> bool:
-        """Whether the local addresses may have changed."""
-        again = False
+        """Whether the local addresses may have changed.
+
+        The kernel says at once that it had no room for a notification, in front of older ones that still wait: what was
+        missed can only be read again behind the last of them.
+        """
+        again = missed = False
         while True:
             try:
                 data, _, flags, _ = self._socket.recvmsg(_MESSAGE_BYTES)
             except BlockingIOError:
-                return again
+                break
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                flags = socket.MSG_TRUNC
-            if flags & socket.MSG_TRUNC:  # something was told that cannot be heard any more
-                self._read_devices()
-                again = True
-            else:
-                for event in rtnl.events(data):
-                    again = self._take(event) or again
+                missed = True
+                continue
+            missed = missed or bool(flags & socket.MSG_TRUNC)
+            for event in () if missed else rtnl.events(data):
+                again = self._take(event) or again
+        if missed:
+            self._read_devices()
+        return again or missed
 
     def _take(self, event: rtnl.Event) -> bool:
         """Whether the local addresses may have changed."""
