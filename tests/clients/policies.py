@@ -57,7 +57,7 @@ class Detour:
     leaves_from: tuple[str, ...]
 
 
-HAPROXY = Detour("haproxy", 13001, ("192.0.2.81", "2001:db8::81"), ("127.0.0.81", "2001:db8::f081"))
+HAPROXY = Detour("haproxy", 13001, ("192.0.2.81",), ("127.0.0.81",))
 SQUID = Detour("squid", 13002, ("192.0.2.82", "2001:db8::82"), ("127.0.0.82", "2001:db8::f082"))
 REDSOCKS = Detour("redsocks", 13003, ("192.0.2.83",), ("127.0.0.82",))  # by way of squid
 DETOURS = (HAPROXY, SQUID, REDSOCKS)

@@ -24,12 +24,9 @@ defaults
     timeout connect 5s
     timeout client 10s
     timeout server 10s
-listen v4
+listen intercepted
     bind 127.0.0.1:{HAPROXY.port}
-    server origin 0.0.0.0 source {HAPROXY.leaves_from[0]}
-listen v6
-    bind [::1]:{HAPROXY.port}
-    server origin :: source ipv6@{HAPROXY.leaves_from[1]}:0
+    server origin * source {HAPROXY.leaves_from[0]}
 """
 
 _SQUID = f"""\
@@ -61,11 +58,11 @@ redsocks {{
 
 @contextmanager
 def haproxy(stage: Stage, cgroup: PrivateCgroup) -> Iterator[None]:
-    """Goes to where the connection was meant to go, whatever it carries."""
+    """Goes to where the connection was meant to go, whatever it carries. It asks for that with IPv4 only."""
     config = stage.directory / "haproxy.cfg"
     config.write_text(_HAPROXY)
-    wanted = [("tcp", HAPROXY.port), ("tcp6", HAPROXY.port)]
-    server = stage.serve([program("haproxy", "haproxy"), "-db", "-f", str(config)], wanted, cgroup=cgroup)
+    command = [program("haproxy", "haproxy"), "-db", "-f", str(config)]
+    server = stage.serve(command, [("tcp", HAPROXY.port)], cgroup=cgroup)
     try:
         yield
     finally:
