@@ -70,6 +70,7 @@ class Replies:
 
     def __init__(self) -> None:
         self.status = dict(STATUS)
+        self.diff: dict[str, Any] = {}
         self.asked: list[tuple[str, dict[str, Any]]] = []
 
     async def __call__(self, verb: str, args: Mapping[str, Any]) -> Answer:
@@ -82,6 +83,8 @@ class Replies:
             return Answer(_explained(args))
         if verb == "events":
             return Answer({}, _two_events)
+        if verb == "diff":
+            return Answer(self.diff)
         return Answer({"version": "1"})
 
 
@@ -177,6 +180,24 @@ def test_explain_asks_the_daemon_and_exits_1_for_a_deny(
     asked = {"cgroup": "/a", "hook": "connect", "protocol": "udp", "address": "10.0.0.1", "port": 53, "v6_only": False}
     assert replies.asked[-1] == ("explain", asked)
     assert "deny (EPERM)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("found", "code"),
+    [
+        ({"rules": {"added": [], "removed": [], "changed": []}, "verdicts": {"checked": 3, "changed": []}}, 0),
+        ({"services": {"added": [{"service": "db"}]}}, 1),
+        ({"problems": ["/p/x.yaml:1:2: wrong"]}, 78),
+    ],
+)
+def test_diff_exits_as_it_differs(
+    found: dict[str, Any], code: int, replies: Replies, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replies.diff = found
+    assert cgnetctl(tmp_path, "diff", "--json") == code
+    assert json.loads(capsys.readouterr().out) == found
+    assert cgnetctl(tmp_path, "diff") == code
+    assert replies.asked[-1] == ("diff", {})
 
 
 def test_events_with_json_are_one_document_a_line(

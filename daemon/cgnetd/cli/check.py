@@ -20,6 +20,7 @@ HELP = "parse and compile policies; errors, warnings, sizes; exits 78 on errors"
 
 EXIT_BAD_POLICY = PolicyError.exit_code
 CELL_BYTES = 8
+_SIZE_NAMES = {"live": "live cells", "names": "states of socket names", "states": "states of subjects"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +80,7 @@ def _lines(
         return
     yield found.format(style.good("ok"))
     if sizes:
-        yield "compiled: " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in _totals(sizes))
+        yield "compiled: " + ", ".join(f"{value} {name}" for name, value in _totals(sizes))
 
 
 def _counted(number: int, noun: str) -> str:
@@ -87,4 +88,5 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _totals(sizes: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    return ((name, value) for name, value in sizes.items() if isinstance(value, int))
+    numbers = ((name, value) for name, value in sizes.items() if isinstance(value, int))
+    return ((_SIZE_NAMES.get(name, name.replace("_", " ")), value) for name, value in numbers)

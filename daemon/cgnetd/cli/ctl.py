@@ -26,10 +26,10 @@ class Verb(Protocol):
     def run(self, args: argparse.Namespace, style: Style) -> Answer | Stream: ...
 
 
-VERBS = ("check", "explain", "status", "events", "reload", "flush", "version")  # modules of this package
+VERBS = ("check", "explain", "status", "events", "diff", "reload", "flush", "version")  # modules of this package
 
 # Part of the language already, so that nobody takes the name of one for a misspelling.
-LATER_VERBS = ("test", "diff", "render", "apply", "confirm", "top", "sockets", "features", "panic")
+LATER_VERBS = ("test", "render", "apply", "confirm", "top", "sockets", "features", "panic")
 
 
 class Parser(argparse.ArgumentParser):
