@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from cgnetd.errors import CgnetdError
+from cgnetd.kernel import features
 from clients import policies
 from clients.policies import DNS, FAMILIES, WEB, Detour, Family
 from clients.stage import Stage, program, stop
@@ -45,6 +47,10 @@ def stage(tmp_path_factory: pytest.TempPathFactory, built: Path) -> Iterator[Sta
     """Redirects in force, and behind them HTTP and DNS servers that tell how they were reached."""
     if os.geteuid() != 0:
         pytest.skip("not root")
+    try:
+        features.probe()
+    except CgnetdError as error:
+        pytest.skip(str(error))
     program("iproute2", "ip")
     with Stage(tmp_path_factory.mktemp("stage"), built) as made:
         places = [(family.actual, WEB.actual) for family in FAMILIES]

@@ -87,7 +87,7 @@ def sshd(stage: Stage) -> Iterator[Path]:
 @contextmanager
 def quic(stage: Stage) -> Iterator[str]:
     """HTTP/3 on both loopback addresses; yields what its page /page.txt holds."""
-    path = program("ngtcp2-server", "gtlsserver", "osslserver")
+    path = program("ngtcp2-server", "gtlsserver")
     directory = stage.directory / "quic"
     directory.mkdir()
     text = "a page by QUIC\n" * 1000  # many packets
