@@ -16,6 +16,7 @@ from cgnetd.kernel.features import COSTS
 from cgnetd.service.clock import rfc3339
 from cgnetd.service.control import problem_data
 from cgnetd.service.reconcile import Reconciler
+from cgnetd.service.status_live import live_status
 
 _EXAMPLES = 5
 STATS = ("ring_full", "lost", "unlabelled", "label_failed", "overflow", "corrupt")  # enum cgn_stat, in its order
@@ -45,6 +46,7 @@ def status(reconciler: Reconciler, service: Mapping[str, int]) -> dict[str, Any]
         "policy_dirs": list(reconciler.settings.policy_dirs),
         "default_action": reconciler.settings.default_action,
         "hooks": dict(reconciler.hooks),
+        **live_status(reconciler),
         "counters": _counters(index, totals),
         "stats": {**dict(zip(STATS, reconciler.stats(), strict=True)), **service},
         "last_reconcile": last.to_json(),
