@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a policy set asks of the kernel, as words that choose the hooks: see `NEEDS`.
+"""What a policy set asks of the kernel, as words that choose the hooks: see rules.NEEDS.
 
 Must not know the names of hooks.
 """
@@ -10,18 +10,6 @@ from collections.abc import Iterator, Sequence
 
 from cgnetd.datapath.rules import has_bind, has_egress, has_socket, has_unix, tunes_tcp
 from cgnetd.policy.types import Action, Policy, Protocol, Redirect, Rule
-
-NEEDS = (
-    "egress",  # calls to addresses are judged
-    "bind",
-    "socket",  # new sockets are judged by rules of `socket`
-    "unix",  # calls to names of UNIX sockets are judged
-    "tcp",  # connections are tuned
-    "redirect_tcp",  # sockets have to be given the view of what they asked for
-    "redirect_udp",
-    "bind_view",
-    "unix_redirect",
-)
 
 
 def needs_of(policies: Sequence[Policy], default_action: Action) -> frozenset[str]:

@@ -110,7 +110,7 @@ class CellReader:
         if rule_id >= self.rule_count:
             raise CorruptImageError(f"read image: there is no rule {rule_id}")
         rule = self.cell(abi.lo(self.cell(abi.IMAGE_RULES)) + rule_id)
-        if abi.hi(rule) != rule_id or not abi.ACTION_ALLOW <= rule & 0xFF <= abi.ACTION_PASS:
+        if abi.hi(rule) != rule_id or not abi.ACTION_ALLOW <= rule & 0xFF <= abi.ACTION_REWRITE:
             raise CorruptImageError(f"read image: the cell of rule {rule_id} is not a rule")
         return rule
 
@@ -120,8 +120,19 @@ class CellReader:
             step = (state, byte)
             following = self._known_steps.get(step)
             if following is None:
-                following = self._known_steps[step] = self._step(state, byte)
+                following = self._known_steps[step] = self._step(0, self._state(state), byte)
             state = following
+        return state
+
+    def name_state(self, blob: int, states: int, name: bytes) -> int:
+        """The state that a name of a UNIX socket leads to, in the automaton that the header cell `states` names."""
+        state = 0
+        for byte in name:
+            state = self._step(blob, blob + abi.hi(states) + state * abi.NAME_STATE_CELLS, byte)
+            if state >= abi.lo(states):
+                break
+        if state >= abi.lo(states):
+            raise CorruptImageError(f"read image: there is no name state {state}")
         return state
 
     def accept(self, state: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -142,11 +153,11 @@ class CellReader:
             raise CorruptImageError(f"read image: there is no state {state}")
         return abi.hi(states) + state * abi.STATE_CELLS
 
-    def _step(self, state: int, byte: int) -> int:
-        """The next state by one byte: by an edge, found by bisection, or by default."""
-        at = self._state(state)
+    def _step(self, blob: int, at: int, byte: int) -> int:
+        """The next state by one byte, of the one whose cells are at `at`: by an edge, found by bisection, or by
+        default. Offsets count from `blob`."""
         edges = self.cell(at + 1)
-        first = abi.hi(edges)
+        first = blob + abi.hi(edges)
         last = first + abi.lo(edges) - 1
         while first <= last:
             middle = (first + last) >> 1

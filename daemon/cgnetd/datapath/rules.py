@@ -22,6 +22,19 @@ EPERM = 1  # errno of every deny that no rule words
 
 BUILT_IN = ("default_action", "unlabelled", "corrupt", "overflow")  # names of the rule ids below abi.RULE_FIRST
 
+NEEDS = (
+    "egress",  # calls to addresses are judged
+    "bind",
+    "socket",  # new sockets are judged by rules of `socket`
+    "unix",  # calls to names of UNIX sockets are judged
+    "tcp",  # connections are tuned
+    "redirect_tcp",  # sockets have to be given the view of what they asked for
+    "redirect_udp",
+    "bind_view",
+    "unix_redirect",
+)
+"""What a generation can ask of the kernel."""
+
 
 class PolicyRef(NamedTuple):
     """One policy id. `has_egress` and `has_bind`: it says something about that direction."""
@@ -40,7 +53,7 @@ class PolicyRef(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class RuleIndex:
     """Rules by id (`refs[i].rule_id == i`) and policies by id of one generation; `digest` is its image's. `live`: what
-    its live cells are; `needs`: words of needs.NEEDS."""
+    its live cells are; `needs`: words of NEEDS."""
 
     generation: int
     digest: str
@@ -69,7 +82,7 @@ class RuleIndex:
                 RuleRefs(map(_rule_ref, refs)),
                 tuple(map(_policy_ref, policies)),
                 live_from(live),
-                frozenset(map(str, needs)),
+                frozenset(NEEDS[NEEDS.index(need)] for need in needs),
             )
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"read rule index: {error}") from error

@@ -9,7 +9,7 @@ anything is observed.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cgnetd.datapath import abi
 from cgnetd.datapath.rules import RuleIndex
@@ -29,24 +29,37 @@ from cgnetd.datapath.steps import (
     UpdateLink,
     WriteGeneration,
 )
-from cgnetd.policy.types import Action
 
 LABELLING_HOOKS = frozenset({"cgroup_mkdir", "cgroup_rmdir"})
 EGRESS_HOOKS = frozenset({"connect4", "connect6", "sendmsg4", "sendmsg6", "sock_create"})
 BIND_HOOKS = frozenset({"bind4", "bind6", "post_bind4", "post_bind6"})
+_PEER_VIEW = frozenset({"getpeername4", "getpeername6"})
+_BIND_VIEW = frozenset({"getsockname4", "getsockname6"})
+_DATAGRAM_VIEW = frozenset({"recvmsg4", "recvmsg6"})
+_ORIGIN_VIEW = frozenset({"sock_ops", "getsockopt"})
+_UNIX_VIEW = frozenset({"recvmsg_unix", "getpeername_unix"})
+VIEW_HOOKS = _PEER_VIEW | _BIND_VIEW | _DATAGRAM_VIEW | _ORIGIN_VIEW | _UNIX_VIEW
+"""They show sockets what they asked for. Once attached they stay while there are policies: sockets can hold views that
+rules of before gave them."""
+
+_HOOKS_OF = {
+    "egress": EGRESS_HOOKS,
+    "bind": BIND_HOOKS,
+    "socket": frozenset({"sock_create"}),
+    "unix": frozenset({"connect_unix", "sendmsg_unix"}),
+    "tcp": frozenset({"sock_ops"}),
+    "redirect_tcp": _PEER_VIEW | _ORIGIN_VIEW,
+    "redirect_udp": _PEER_VIEW | _DATAGRAM_VIEW,
+    "bind_view": _BIND_VIEW,
+    "unix_redirect": _UNIX_VIEW,
+}
 
 
 def hooks_in_force(index: RuleIndex) -> frozenset[str]:
-    """The hooks that a generation needs: none without policies, all where what nobody decided is denied."""
+    """The hooks that a generation needs: none without policies."""
     if not index.policies:
         return frozenset()
-    deny = Action(index.refs[abi.RULE_DEFAULT].action) is Action.DENY
-    found = set(LABELLING_HOOKS)
-    if deny or any(policy.has_egress for policy in index.policies):
-        found |= EGRESS_HOOKS
-    if deny or any(policy.has_bind for policy in index.policies):
-        found |= BIND_HOOKS
-    return frozenset(found)
+    return LABELLING_HOOKS.union(*(_HOOKS_OF[need] for need in index.needs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +85,8 @@ class LabelState:
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """`digest`: of the image to be in force; "" if there are no policies, then `hooks` is empty."""
+    """`digest`: of the image to be in force; "" if there are no policies, then `hooks` is empty. View hooks that are
+    attached stay even if they are not among `hooks`, and flags of `control` that are set stay set."""
 
     digest: str
     hooks: frozenset[str]
@@ -106,36 +120,41 @@ def diff(desired: DesiredState, observed: ObservedState) -> Plan:
 def _foundations(desired: DesiredState, observed: ObservedState) -> Iterator[Step]:
     if observed.lost_pins:
         yield RepairPins(True, observed.lost_pins)
-    if observed.control != desired.control:
+    control = replace(desired.control, flags=desired.control.flags | observed.control.flags)
+    if observed.control != control:
         root_was_set = bool(observed.control.root_id)
-        moved = (observed.control.root_id, observed.control.root_level) != (
-            desired.control.root_id,
-            desired.control.root_level,
-        )
-        yield FixControl(root_was_set and moved, desired.control)
+        moved = (observed.control.root_id, observed.control.root_level) != (control.root_id, control.root_level)
+        yield FixControl(root_was_set and moved, control)
 
 
 def _to_generation(desired: DesiredState, observed: ObservedState) -> Iterator[Step]:
     in_force = observed.slots[observed.active]
     other = (observed.active + 1) % abi.SLOTS
     fresh = in_force.digest != desired.digest
+    hooks = desired.hooks | _staying(observed)
     if fresh:
         yield WriteGeneration(in_force.damaged, other)
-    labelling = list(_attach(desired.hooks & LABELLING_HOOKS, observed))
+    labelling = list(_attach(hooks & LABELLING_HOOKS, observed))
     yield from labelling
     attached = [step.drift for step in labelling if isinstance(step, AttachLink)]
     if fresh or attached:  # nobody labelled the cgroups that came since the labels were read
         yield Relabel(in_force.damaged or any(attached))
     elif observed.labels.wrong:
         yield Relabel(True, observed.labels.wrong)
-    yield from _attach(desired.hooks - LABELLING_HOOKS, observed)
+    yield from _attach(hooks - LABELLING_HOOKS, observed)
     if fresh:
         yield Activate(in_force.damaged, other)
         if in_force.generation:
             yield ClearSlot(False, observed.active)
     elif observed.slots[other].generation:
         yield ClearSlot(False, other)
-    yield from _detach(observed.links.keys() - desired.hooks, observed)
+    yield from _detach(observed.links.keys() - hooks, observed)
+
+
+def _staying(observed: ObservedState) -> frozenset[str]:
+    """The view hooks that have a pin."""
+    there = (name for name, state in observed.links.items() if state is not LinkState.MISSING)
+    return VIEW_HOOKS.intersection(there)
 
 
 def _to_nothing(observed: ObservedState) -> Iterator[Step]:
