@@ -36,7 +36,7 @@ struct sock_cgroup_data {
 	struct cgroup *cgroup;
 };
 
-struct in6_addr {
+struct in6_addr___kernel { /* the uapi headers have one too */
 	union {
 		__be32 u6_addr32[4];
 	} in6_u;
@@ -47,7 +47,7 @@ struct sock;
 struct sock_common {
 	struct sock *skc_listener;
 	__be32 skc_daddr;
-	struct in6_addr skc_v6_daddr;
+	struct in6_addr___kernel skc_v6_daddr;
 	__be16 skc_dport;
 	volatile unsigned char skc_state;
 	unsigned char skc_ipv6only : 1;
