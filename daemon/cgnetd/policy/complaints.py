@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..errors import Problem
 from .document import Document, Loc
-from .models import Part
+from .part import Part
 from .scalars import Trap, describe, not_text, shown
 from .suggest import did_you_mean
 
@@ -83,6 +83,8 @@ def _not_a_word(model: type[Part] | None, loc: Loc, value: object) -> str:
         model = Part
     if isinstance(value, str) and value in model.later_values.get(name, ()):
         return f'"{value}" {_NOT_YET}{_accepted_at(model, name)}'
+    if isinstance(value, str) and (reason := model.refused_values.get(name, {}).get(value)):
+        return f'"{value}": {reason}{_accepted_at(model, name)}'
     if isinstance(value, str):
         near = did_you_mean(value, _words_of(model, name))
         return f'"{shown(value)}" is not accepted{near}{_accepted_at(model, name)}'

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import PlainValidator, ValidationInfo, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from . import subjects
@@ -24,7 +24,8 @@ from .words import WORDS, AddressError, parse_word
 _POLICY_NAME = "[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 _RULE_NAME = "[A-Za-z0-9]([-A-Za-z0-9._]*[A-Za-z0-9])?"
 _NAME_LENGTH = 63
-_SET = "set:"
+SET = "set:"
+SERVICE = "service:"
 
 
 @dataclass(slots=True)
@@ -32,25 +33,35 @@ class Context:
     """What checks need to know beyond the value, and what they learn: handed to pydantic as its context."""
 
     set_names: Collection[str]
+    service_names: Collection[str]
     find_user: Callable[[str], int]
-    words: dict[str, AddressRanges] = field(default_factory=dict)  # every good word met so far, but set:NAME
+    words: dict[str, AddressRanges] = field(default_factory=dict)  # every good word met so far, but set: and service:
     users: dict[str, int] = field(default_factory=dict)
-    hints: int = 100  # how many more unknown sets get a hint; each costs a search through all names
+    hints: int = 100  # how many more unknown names get a hint; each costs a search through all names
 
 
-def _refuse(message: str) -> PydanticCustomError:
+def refuse(message: str) -> PydanticCustomError:
     # Braces in the text stay as they are: pydantic fills in only names of a context, and there is none.
     return PydanticCustomError("cgnetd", message)
 
 
-def _context(info: ValidationInfo) -> Context:
+def _given(value: object) -> object:
+    if value is None:
+        raise refuse("is empty: give it a value, or leave it out")
+    return value
+
+
+GIVEN = BeforeValidator(_given)  # of a value that may be left out, but not be nothing
+
+
+def context_of(info: ValidationInfo) -> Context:
     assert isinstance(info.context, Context)
     return info.context
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
     if type(value) is not str:
-        raise _refuse(not_text(value))
+        raise refuse(not_text(value))
     return value
 
 
@@ -58,9 +69,9 @@ def _name_check(pattern: str) -> Callable[[object], str]:
     compiled = re.compile(pattern)
 
     def check(value: object) -> str:
-        text = _text(value)
+        text = text_of(value)
         if len(text) > _NAME_LENGTH or not compiled.fullmatch(text):
-            raise _refuse(f'"{shown(text)}" is not a name: accepted is {pattern}, at most {_NAME_LENGTH} characters')
+            raise refuse(f'"{shown(text)}" is not a name: accepted is {pattern}, at most {_NAME_LENGTH} characters')
         return text
 
     return check
@@ -74,44 +85,65 @@ Name = Annotated[str, PlainValidator(_name_check(_POLICY_NAME)), _name_schema(_P
 RuleName = Annotated[str, PlainValidator(_name_check(_RULE_NAME)), _name_schema(_RULE_NAME)]
 
 
+def _to_word(value: object, info: ValidationInfo) -> str:
+    """A word of a rule's `to`; its addresses are then in the context, unless it is a reference."""
+    text = text_of(value)
+    return service_word(text, info) if text.startswith(SERVICE) else _word(text, info, ("set:NAME", "service:NAME"))
+
+
 def _address_word(value: object, info: ValidationInfo) -> str:
-    """A word of a rule's `to`, `except` or `addresses`; its addresses are then in the context."""
-    text = _text(value)
-    context = _context(info)
+    """A word of a rule's `except` or `addresses`; as `_to_word`."""
+    text = text_of(value)
+    if text.startswith(SERVICE):
+        raise refuse(f'"{shown(text)}": a service is accepted under `to` only')
+    return _word(text, info, ("set:NAME",))
+
+
+def _word(text: str, info: ValidationInfo, names: tuple[str, ...]) -> str:
+    context = context_of(info)
     if text in context.words:
         return text
-    if text.startswith(_SET):
-        name = text.removeprefix(_SET)
+    if text.startswith(SET):
+        name = text.removeprefix(SET)
         if name not in context.set_names:
-            raise _refuse(f'"{shown(text)}": there is no AddressSet "{shown(name)}"{_near(name, context)}')
+            hint = _near(name, context.set_names, context) if context.set_names else "; there are no sets"
+            raise refuse(f'"{shown(text)}": there is no AddressSet "{shown(name)}"{hint}')
         return text
-    context.words[text] = _parsed(text, sets_accepted=True)
+    context.words[text] = _parsed(text, names)
+    return text
+
+
+def service_word(text: str, info: ValidationInfo) -> str:
+    """`service:NAME` as it is, if there is a service of that name."""
+    context, name = context_of(info), text.removeprefix(SERVICE)
+    if name not in context.service_names:
+        hint = _near(name, context.service_names, context) if context.service_names else "; there are no services"
+        raise refuse(f'"{shown(text)}": there is no Service "{shown(name)}"{hint}')
     return text
 
 
 def _set_word(value: object, info: ValidationInfo) -> str:
     """A word of a set's `addresses`; its addresses are then in the context."""
-    text = _text(value)
-    if text.startswith(_SET):
-        raise _refuse(f'"{shown(text)}": a set cannot hold another set')
-    context = _context(info)
+    text = text_of(value)
+    for reference, kind in ((SET, "another set"), (SERVICE, "a service")):
+        if text.startswith(reference):
+            raise refuse(f'"{shown(text)}": a set cannot hold {kind}')
+    context = context_of(info)
     if text not in context.words:
-        context.words[text] = _parsed(text, sets_accepted=False)
+        context.words[text] = _parsed(text, ())
     return text
 
 
-def _near(name: str, context: Context) -> str:
-    if not context.set_names:
-        return "; there are no sets"
+def _near(name: str, names: Collection[str], context: Context) -> str:
     context.hints -= 1
-    return did_you_mean(name, context.set_names) if context.hints >= 0 else ""
+    return did_you_mean(name, names) if context.hints >= 0 else ""
 
 
-def _parsed(text: str, *, sets_accepted: bool) -> AddressRanges:
+def _parsed(text: str, names: tuple[str, ...]) -> AddressRanges:
     try:
-        return parse_word(text, sets_accepted=sets_accepted)
+        return parse_word(text, names=names)
     except AddressError as error:
-        raise _refuse(str(error)) from None
+        raise refuse(str(error)) from None
 
 
 def is_absolute_path(text: str) -> bool:
@@ -119,9 +151,9 @@ def is_absolute_path(text: str) -> bool:
 
 
 def _file_path(value: object) -> str:
-    text = _text(value)
+    text = text_of(value)
     if not is_absolute_path(text):
-        raise _refuse(f'"{shown(text)}" is not an absolute path')
+        raise refuse(f'"{shown(text)}" is not an absolute path')
     return text
 
 
@@ -130,6 +162,11 @@ AddressWord = Annotated[
     str,
     PlainValidator(_address_word),
     WithJsonSchema(_word_schema | {"description": f"{_word_schema['description']}, set:NAME"}),
+]
+ToWord = Annotated[
+    str,
+    PlainValidator(_to_word),
+    WithJsonSchema(_word_schema | {"description": f"{_word_schema['description']}, set:NAME, service:NAME"}),
 ]
 SetWord = Annotated[str, PlainValidator(_set_word), WithJsonSchema(_word_schema)]
 FilePath = Annotated[str, PlainValidator(_file_path), WithJsonSchema({"type": "string", "pattern": "^/"})]
@@ -144,16 +181,16 @@ def _port(value: object) -> Range:
     elif type(value) is str and (found := _PORTS.fullmatch(value)):
         first, last = int(found[1]), int(found[2] or found[1])
     elif isinstance(value, Trap):
-        raise _refuse(f"is {describe(value)}; {_PORTS_ACCEPTED}")
+        raise refuse(f"is {describe(value)}; {_PORTS_ACCEPTED}")
     elif value == "ephemeral":
-        raise _refuse(f'"ephemeral" is for bind rules; {_PORTS_ACCEPTED}')
+        raise refuse(f'"ephemeral" is for bind rules; {_PORTS_ACCEPTED}')
     else:
-        raise _refuse(f"{describe(value)} is not a port; {_PORTS_ACCEPTED}")
+        raise refuse(f"{describe(value)} is not a port; {_PORTS_ACCEPTED}")
     if not 1 <= first <= 65535 or not 1 <= last <= 65535:
         hint = '; port 0 of a bind() is "ephemeral"' if first == 0 else ""
-        raise _refuse(f"port {last if 1 <= first <= 65535 else first} is out of range{hint}; {_PORTS_ACCEPTED}")
+        raise refuse(f"port {last if 1 <= first <= 65535 else first} is out of range{hint}; {_PORTS_ACCEPTED}")
     if last < first:
-        raise _refuse(f"the range {first}-{last} is inverted: write {last}-{first}")
+        raise refuse(f"the range {first}-{last} is inverted: write {last}-{first}")
     return first, last
 
 
@@ -163,6 +200,7 @@ def _bind_port(value: object) -> Range | None:
 
 
 _number_schema: dict[str, Any] = {"type": "integer", "minimum": 1, "maximum": 65535}
+PortNumber = Annotated[int, Field(ge=1, le=65535)]
 _range_schema: dict[str, Any] = {"type": "string", "pattern": "^[0-9]{1,5}(-[0-9]{1,5})?$"}
 Port = Annotated[Range, PlainValidator(_port), WithJsonSchema({"anyOf": [_number_schema, _range_schema]})]
 BindPort = Annotated[
@@ -175,9 +213,9 @@ BindPort = Annotated[
 def _pattern_check(parse: Callable[[str], Pattern]) -> Callable[[object], Pattern]:
     def check(value: object) -> Pattern:
         try:
-            return parse(_text(value))
+            return parse(text_of(value))
         except SubjectError as error:
-            raise _refuse(str(error)) from None
+            raise refuse(str(error)) from None
 
     return check
 
@@ -186,13 +224,13 @@ def _user(value: object, info: ValidationInfo) -> Pattern:
     if type(value) is int:
         uid = value
     else:
-        name = _text(value)
+        name = text_of(value)
         is_number = name.isascii() and name.isdecimal() and len(name) <= 10
-        uid = int(name) if is_number else _uid_of(name, _context(info))
+        uid = int(name) if is_number else _uid_of(name, context_of(info))
     try:
         return subjects.user(uid)
     except SubjectError as error:
-        raise _refuse(str(error)) from None
+        raise refuse(str(error)) from None
 
 
 def _uid_of(name: str, context: Context) -> int:
@@ -200,7 +238,7 @@ def _uid_of(name: str, context: Context) -> int:
         try:
             context.users[name] = context.find_user(name)
         except KeyError:
-            raise _refuse(f'there is no user "{shown(name)}"; accepted: a name or a number') from None
+            raise refuse(f'there is no user "{shown(name)}"; accepted: a name or a number') from None
     return context.users[name]
 
 

@@ -15,20 +15,23 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from ..errors import Problem
-from .build import Addresses, TooManyRangesError, build_policy
+from .addresses import Addresses, TooManyRangesError
+from .build import build_policy
+from .build_service import build_service, loops
 from .complaints import problems_of
 from .compose import compose
 from .document import Document
 from .doubts import doubts
-from .fields import Context, is_absolute_path
-from .models import KINDS, LATER_KINDS, AddressSetDocument, PolicyDocument
+from .fields import SERVICE, SET, Context, is_absolute_path
+from .models import KINDS, AddressSetDocument, PolicyDocument
 from .ranges import union
 from .scalars import describe, shown
+from .service_models import ServiceDocument
 from .set_file import parse_set_file
 from .suggest import did_you_mean
-from .types import AddressRanges, AddressSet, Policy, PolicySet, Section, Where
+from .types import AddressRanges, AddressSet, Policy, PolicySet, Section, Service, Where
 
-_Model = TypeVar("_Model", PolicyDocument, AddressSetDocument)
+_Model = TypeVar("_Model", PolicyDocument, AddressSetDocument, ServiceDocument)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +96,12 @@ class _Load:
                 if kind is not None:
                     documents[kind].append(document)
         names = {kind: self._names(kind, found) for kind, found in documents.items()}
-        context = Context(names["AddressSet"], self._find_user)
+        context = Context(names["AddressSet"], names["Service"], self._find_user)
         sets = [read for document in documents["AddressSet"] if (read := self._address_set(document, context))]
-        addresses = Addresses(context.words, {found.name: found.ranges for found in sets})
-        policies, used_sets = self._policies(documents["Policy"], context, addresses)
-        return self._result(sources, policies, sets, used_sets)
+        services = self._services(documents["Service"], context)
+        addresses = Addresses(context.words, {found.name: found.ranges for found in sets}, services)
+        policies, used = self._policies(documents["Policy"], context, addresses, services)
+        return self._result(sources, policies, sets, services, used)
 
     def _kind(self, document: Document) -> str | None:
         """The kind of a document that can be looked into."""
@@ -111,11 +115,8 @@ class _Load:
         kind = document.data["kind"]
         if isinstance(kind, str) and kind in KINDS:
             return kind
-        if isinstance(kind, str) and kind in LATER_KINDS:
-            message = f'"{kind}" is not supported yet by this version; {accepted}'
-        else:
-            near = did_you_mean(kind, KINDS) if isinstance(kind, str) else ""
-            message = f"{describe(kind)} is not a kind of document{near}; {accepted}"
+        near = did_you_mean(kind, KINDS) if isinstance(kind, str) else ""
+        message = f"{describe(kind)} is not a kind of document{near}; {accepted}"
         self._problems.append(document.problem(("kind",), message))
         return None
 
@@ -163,23 +164,34 @@ class _Load:
         self._problems += problems
         return ranges
 
+    def _services(self, documents: list[Document], context: Context) -> dict[str, Service]:
+        """The services of all documents that are right, by name."""
+        read = [(doc, found) for doc in documents if (found := self._validated(doc, ServiceDocument, context))]
+        services = {found.metadata.name: build_service(document, found) for document, found in read}
+        self._problems += loops(read, services)
+        return services
+
     def _policies(
-        self, documents: list[Document], context: Context, addresses: Addresses
+        self, documents: list[Document], context: Context, addresses: Addresses, services: dict[str, Service]
     ) -> tuple[list[Policy], set[str]]:
-        """The policies of all documents that are right, as long as everything is, and the sets that they name."""
+        """The policies of all documents that are right, and the references to sets and services that they hold."""
         policies: list[Policy] = []
-        used_sets: set[str] = set()
+        used: set[str] = set()
         for document in documents:
             self._check_rule_names(document)
             read = self._validated(document, PolicyDocument, context)
-            if read is None or self._problems:
+            references = set(_references(read)) if read else set()
+            if read is None or not addresses.know(references):
                 continue
-            used_sets.update(word.removeprefix("set:") for word in _words(read) if word.startswith("set:"))
+            used |= references
             try:
-                policies.append(build_policy(document, read, addresses))
+                policy, problems = build_policy(document, read, addresses, services)
             except TooManyRangesError as error:
                 self._problems.append(document.problem(("spec",), str(error)))
-        return policies, used_sets
+                continue
+            policies.append(policy)
+            self._problems += problems
+        return policies, used
 
     def _validated(self, document: Document, model: type[_Model], context: Context) -> _Model | None:
         try:
@@ -200,24 +212,35 @@ class _Load:
                     self._problems.append(document.problem(("spec", section.value, index, "name"), message))
 
     def _result(
-        self, sources: Sequence[Source], policies: list[Policy], sets: list[AddressSet], used_sets: set[str]
+        self,
+        sources: Sequence[Source],
+        policies: list[Policy],
+        sets: list[AddressSet],
+        services: dict[str, Service],
+        used: set[str],
     ) -> ParseResult:
         set_files = tuple(sorted(self._set_files))
         if self._problems:
             return ParseResult(None, tuple(sorted(set(self._problems))), (), set_files)
-        policies.sort(key=lambda policy: policy.order)
-        files = (*(source.path for source in sources), *set_files)
-        policy_set = PolicySet(tuple(policies), tuple(sorted(sets, key=lambda found: found.name)), files)
-        return ParseResult(policy_set, (), tuple(doubts(policies, sets, used_sets)), set_files)
+        policy_set = PolicySet(
+            policies=tuple(sorted(policies, key=lambda policy: policy.order)),
+            sets=tuple(sorted(sets, key=lambda found: found.name)),
+            files=(*(source.path for source in sources), *set_files),
+            services=tuple(services[name] for name in sorted(services)),
+        )
+        return ParseResult(policy_set, (), tuple(doubts(policy_set, used)), set_files)
 
 
 def _mapping(value: object) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _words(policy: PolicyDocument) -> Iterator[str]:
+def _references(policy: PolicyDocument) -> Iterator[str]:
+    """The words `set:NAME` and `service:NAME` of all rules."""
     for egress in policy.spec.egress:
-        yield from egress.to
-        yield from egress.except_
+        targets = egress.redirect.to if egress.redirect else ()
+        for word in (*egress.to, *egress.except_, *targets):
+            if isinstance(word, str) and word.startswith((SET, SERVICE)):
+                yield word
     for bind in policy.spec.bind:
-        yield from bind.addresses
+        yield from (word for word in bind.addresses if word.startswith(SET))

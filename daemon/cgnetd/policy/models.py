@@ -7,46 +7,18 @@ documents are read or what rules mean.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, field_validator, model_validator
 
-from .fields import (
-    AddressWord,
-    BindPort,
-    CgroupPath,
-    FilePath,
-    Name,
-    Port,
-    RuleName,
-    SetWord,
-    SliceUnit,
-    Unit,
-    User,
-    UserUnit,
-)
+from .fields import GIVEN, CgroupPath, FilePath, SetWord, SliceUnit, Unit, User, UserUnit, refuse
+from .part import ActionWord, Metadata, Part
+from .rewriting_fields import Congestion
+from .rule_models import BindRule, EgressRule, SocketRule
+from .service_models import ServiceDocument
 
-ActionWord = Literal["allow", "deny", "pass"]
-ProtocolWord = Literal["tcp", "udp", "udplite", "sctp", "icmp", "any"]
-HookWord = Literal["connect", "sendmsg"]
-ErrnoWord = Literal["EPERM", "EACCES", "ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH", "ETIMEDOUT"]
-API_VERSION = "cgnetd/v1"
-
-
-class Part(BaseModel):
-    """A mapping that accepts its own keys only, and values of the very type."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    later_keys: ClassVar[frozenset[str]] = frozenset()  # refused as "not supported yet by this version"
-    later_values: ClassVar[dict[str, frozenset[str]]] = {}  # likewise, by key
-    misplaced: ClassVar[dict[str, str]] = {}  # keys of another place, and what to write instead
-
-
-class Metadata(Part):
-    name: Name
-    description: str = ""
+_Rto = Annotated[int, Field(ge=1, le=60_000)]  # milliseconds
+_Window = Annotated[int, Field(ge=1, le=1024)]  # segments
 
 
 class SubjectLists(Part):
@@ -61,9 +33,7 @@ class SubjectLists(Part):
     @model_validator(mode="after")
     def _names_something(self) -> SubjectLists:
         if not (self.units or self.user_units or self.slices or self.users or self.cgroups):
-            raise PydanticCustomError(
-                "cgnetd", "names no cgroups: accepted are lists of units, userUnits, slices, users, cgroups"
-            )
+            raise refuse("names no cgroups: accepted are lists of units, userUnits, slices, users, cgroups")
         return self
 
 
@@ -74,56 +44,32 @@ class SubjectPart(SubjectLists):
     @classmethod
     def _is_not_empty(cls, value: object) -> object:
         if value is None:
-            raise PydanticCustomError("cgnetd", "is empty: accepted are the keys of a subject, or leave it out")
+            raise refuse("is empty: accepted are the keys of a subject, or leave it out")
         return value
-
-
-class RulePart(Part):
-    action: ActionWord
-    name: RuleName = ""
-    protocols: list[ProtocolWord] = Field(default_factory=list, min_length=1)
-    errno: ErrnoWord = "EPERM"
-    log: bool = False
-
-    @field_validator("errno")
-    @classmethod
-    def _is_of_a_deny(cls, value: ErrnoWord, info: ValidationInfo) -> ErrnoWord:
-        if info.data.get("action", "deny") != "deny":
-            raise PydanticCustomError("cgnetd", "is for rules with action: deny only")
-        return value
-
-
-class EgressRule(RulePart):
-    later_keys = frozenset({"redirect", "source", "until", "user", "executable"})
-    later_values: ClassVar[dict[str, frozenset[str]]] = {"action": frozenset({"redirect"})}
-    misplaced: ClassVar[dict[str, str]] = {"addresses": "to", "rewrite": "", "privileged": ""}
-
-    to: list[AddressWord] = Field(default_factory=list, min_length=1)
-    except_: list[AddressWord] = Field(default_factory=list, min_length=1, alias="except")
-    ports: list[Port] = Field(default_factory=list, min_length=1)
-    hooks: list[HookWord] = Field(default_factory=list, min_length=1)
-
-
-class BindRule(RulePart):
-    later_keys = frozenset({"rewrite", "privileged", "until", "user", "executable"})
-    later_values: ClassVar[dict[str, frozenset[str]]] = {"action": frozenset({"rewrite"})}
-    misplaced: ClassVar[dict[str, str]] = {"to": "addresses", "except": "", "hooks": "", "redirect": "", "source": ""}
-
-    addresses: list[AddressWord] = Field(default_factory=list, min_length=1)
-    ports: list[BindPort] = Field(default_factory=list, min_length=1)
 
 
 class DefaultPart(Part):
     later_keys = frozenset({"ingress"})
-    later_values: ClassVar[dict[str, frozenset[str]]] = {"socket": frozenset({"allow", "deny"})}
 
     egress: ActionWord = "pass"
     bind: ActionWord = "pass"
-    socket: Literal["pass"] = "pass"
+    socket: ActionWord = "pass"
+
+
+class TcpPart(Part):
+    congestion: Annotated[Congestion | None, GIVEN] = Field(default_factory=lambda: None)
+    initial_rto_ms: Annotated[_Rto | None, GIVEN] = Field(default_factory=lambda: None, alias="initialRtoMs")
+    initial_window: Annotated[_Window | None, GIVEN] = Field(default_factory=lambda: None, alias="initialWindow")
+
+    @model_validator(mode="after")
+    def _sets_something(self) -> TcpPart:
+        if not self.model_fields_set:
+            raise refuse("is empty: accepted are congestion, initialRtoMs and initialWindow, at least one of them")
+        return self
 
 
 class PolicySpec(Part):
-    later_keys = frozenset({"ingress", "socket", "tcp", "onPolicyChange", "until"})
+    later_keys = frozenset({"ingress", "onPolicyChange", "until"})
 
     subject: SubjectPart
     tier: Literal["admin", "normal", "baseline"] = "normal"
@@ -131,6 +77,8 @@ class PolicySpec(Part):
     mode: Literal["enforce", "audit"] = "enforce"
     egress: list[EgressRule] = Field(default_factory=list, min_length=1)
     bind: list[BindRule] = Field(default_factory=list, min_length=1)
+    socket: list[SocketRule] = Field(default_factory=list, min_length=1)
+    tcp: Annotated[TcpPart | None, GIVEN] = Field(default_factory=lambda: None)
     default: DefaultPart = Field(default_factory=DefaultPart)
 
 
@@ -141,7 +89,7 @@ class AddressSetSpec(Part):
     @model_validator(mode="after")
     def _holds_something(self) -> AddressSetSpec:
         if not (self.addresses or self.files):
-            raise PydanticCustomError("cgnetd", "is empty: accepted are addresses and files, at least one of them")
+            raise refuse("is empty: accepted are addresses and files, at least one of them")
         return self
 
 
@@ -159,9 +107,9 @@ class AddressSetDocument(Part):
     spec: AddressSetSpec
 
 
-KINDS: dict[str, type[PolicyDocument] | type[AddressSetDocument]] = {
+KINDS: dict[str, type[PolicyDocument] | type[AddressSetDocument] | type[ServiceDocument]] = {
     "Policy": PolicyDocument,
     "AddressSet": AddressSetDocument,
+    "Service": ServiceDocument,
 }
-LATER_KINDS = frozenset({"Service"})
-AnyDocument = Annotated[PolicyDocument | AddressSetDocument, Field(discriminator="kind")]
+AnyDocument = Annotated[PolicyDocument | AddressSetDocument | ServiceDocument, Field(discriminator="kind")]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 from .glob import match, match_path
-from .types import Pattern, PatternKind, Policy, PolicySet, Tier
+from .types import Pattern, PatternKind, Policy, PolicySet, Subject, Tier
 
 _USER_MANAGER = re.compile(r"user@[0-9]+\.service")
 
@@ -53,3 +53,23 @@ def matches(pattern: Pattern, path: tuple[str, ...]) -> bool:
 def _below_user_manager(path: tuple[str, ...]) -> bool:
     """Whether a user's service manager is a proper ancestor: what it runs are user units."""
     return any(_USER_MANAGER.fullmatch(name) for name in path[:-1])
+
+
+def could_share(one: Subject, other: Subject) -> bool:
+    """Whether there can be a cgroup that both govern, as far as names tell: units that are not slices hold no other
+    units, unless a whole system runs in one. For advice only."""
+    return any(_could_meet(first, second) for first in one.match for second in other.match)
+
+
+_LEAVES = (".service", ".scope", ".socket", ".mount", ".swap")
+_MAGIC = frozenset("*?[")
+
+
+def _could_meet(one: Pattern, other: Pattern) -> bool:
+    if one.kind is PatternKind.PATH or one.kind is not other.kind or one.glob == other.glob:
+        return True
+    if not (one.glob.endswith(_LEAVES) and other.glob.endswith(_LEAVES)):
+        return True
+    if _MAGIC & set(one.glob):
+        return bool(_MAGIC & set(other.glob)) or match(one.glob, other.glob)
+    return match(other.glob, one.glob)

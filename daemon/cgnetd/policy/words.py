@@ -81,18 +81,19 @@ WORDS = {
 }
 _NUMERIC = re.compile(r"[\s\[]*([0-9]|[0-9a-fA-F]{0,4}:)")  # what cannot be but an address, if maybe a wrong one
 _WITH_PORT = re.compile(r"[0-9.]+:[0-9]+|\[.*")
-_NOT_YET = ("local", "interface:", "service:", "host:")
+_NOT_YET = ("local", "interface:", "host:")
 _ACCEPTED = f"accepted: an address, a CIDR, {', '.join(WORDS)}"
 
 
-def parse_word(text: str, *, sets_accepted: bool) -> AddressRanges:
-    """The addresses of any word but `set:NAME`. Raises AddressError."""
+def parse_word(text: str, *, names: tuple[str, ...] = ()) -> AddressRanges:
+    """The addresses of any word that is not a reference to something by its name; `names` are the references that are
+    accepted in its place, for messages. Raises AddressError."""
     if text in WORDS:
         return WORDS[text]
     if _NUMERIC.match(text):
         family, found = parse_prefix(text)
         return AddressRanges((found,), ()) if family == 4 else AddressRanges((), (found,))
-    accepted = f"{_ACCEPTED}, set:NAME" if sets_accepted else _ACCEPTED
+    accepted = ", ".join((_ACCEPTED, *names))
     if text == "local" or text.startswith(_NOT_YET[1:]):
         raise AddressError(f'"{shown(text)}" is not supported yet by this version; {accepted}')
     raise AddressError(f'"{shown(text)}" is not an address word{did_you_mean(text, WORDS)}; {accepted}')

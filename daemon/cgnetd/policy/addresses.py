@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The addresses of lists of words. Must not know of rules or documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from .fields import SERVICE, SET
+from .ranges import EVERYTHING, difference, merged, size, union
+from .types import AddressRanges, Service
+
+_MAX_RANGES = 8 << 20  # that all rules hold together; a few hundred megabytes once compiled
+
+
+class TooManyRangesError(Exception):
+    """The rules' addresses together are more than is sane; the text tells the limit."""
+
+
+class Addresses:
+    """The addresses of lists of words. Equal lists give the same object, so that a big set is held once."""
+
+    def __init__(
+        self, words: Mapping[str, AddressRanges], sets: Mapping[str, AddressRanges], services: Mapping[str, Service]
+    ) -> None:
+        self._words = words
+        self._sets = sets
+        self._services = {name: _virtual(service) for name, service in services.items()}
+        self._known: dict[tuple[tuple[str, ...], tuple[str, ...]], AddressRanges | None] = {}
+        self._ranges = 0
+
+    def know(self, words: Iterable[str]) -> bool:
+        """Whether all words have addresses: sets and services that are wrong have none."""
+        return all(self._word(word) is not None for word in words)
+
+    def of(self, to: Sequence[str], holes: Sequence[str]) -> AddressRanges | None:
+        """`to` (empty: any) less `holes`, words that are known; None is every address. Raises TooManyRangesError."""
+        if not to and not holes:
+            return None
+        key = (tuple(to), tuple(holes))
+        if key not in self._known:
+            self._known[key] = self._computed(to, holes)
+        return self._known[key]
+
+    def _computed(self, to: Sequence[str], holes: Sequence[str]) -> AddressRanges | None:
+        found = self._union(to) if to else EVERYTHING
+        if holes:
+            found = difference(found, self._union(holes))
+        if len(to) != 1 or holes:
+            self._ranges += size(found)
+        if self._ranges > _MAX_RANGES:
+            raise TooManyRangesError(f"the addresses of all rules make more than {_MAX_RANGES} ranges")
+        return None if found == EVERYTHING else found
+
+    def _union(self, words: Sequence[str]) -> AddressRanges:
+        return union([found for word in words if (found := self._word(word)) is not None])
+
+    def _word(self, word: str) -> AddressRanges | None:
+        if word.startswith(SET):
+            return self._sets.get(word.removeprefix(SET))
+        if word.startswith(SERVICE):
+            return self._services.get(word.removeprefix(SERVICE))
+        return self._words.get(word)
+
+
+def _virtual(service: Service) -> AddressRanges:
+    v4, v6 = (merged((a, a) for f, a in service.addresses if f == family) for family in (4, 6))
+    return AddressRanges(v4, v6)
