@@ -24,18 +24,27 @@ def parse_endpoint(text: str) -> Endpoint:
     address, port = text, None
     if found := _BRACKETED.fullmatch(text):
         address, port = found[1], found[2]
-        if ":" not in address:
-            raise AddressError(f'"{shown(text)}" has brackets around what is not an IPv6 address')
     elif text.count(":") == 1:
         address, _, port = text.partition(":")
-    family, number = parse_address(address)
+    try:
+        family, number = parse_address(address)
+    except AddressError:
+        raise AddressError(_not_a_target(text)) from None
+    if found and ":" not in address:
+        raise AddressError(f'"{shown(text)}" has brackets around an IPv4 address')
     return Endpoint(family, number, 0 if port is None else _port(port, text))
 
 
+def _not_a_target(text: str) -> str:
+    if "%" in text:
+        return f'"{shown(text)}" has a zone'
+    return f'"{shown(text)}" is not one address, with or without a port'
+
+
 def _port(port: str, text: str) -> int:
-    number = int(port) if _PORT.fullmatch(port) and port.isascii() else 0
+    number = int(port) if _PORT.fullmatch(port) else 0
     if not 1 <= number <= 65535:
-        raise AddressError(f'"{shown(text)}" has a bad port: accepted are 1 to 65535, or none to keep the port')
+        raise AddressError(f'"{shown(text)}" has a bad port, which is 1 to 65535, or left out to keep the port')
     return number
 
 
@@ -61,7 +70,7 @@ def unusable(family: int, address: int) -> str:
 def scoped(family: int, address: int) -> str:
     """Why the address means nothing without a device; "" if it does."""
     if family == 6 and within(address, _ranges(6, "link-local")):
-        return "is a link-local address, which needs a zone"
+        return "is link-local and would need a zone"
     return ""
 
 

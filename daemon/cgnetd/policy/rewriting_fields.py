@@ -21,6 +21,11 @@ from .words import AddressError
 
 Local = tuple[int, int]  # family and address
 _V6_UNSPECIFIED = (6, 0)
+_ONE_HOST = "accepted is an address of one host"
+
+
+def _is_not(value: object, wanted: str) -> str:
+    return f"is {describe(value)}" if isinstance(value, Trap) else f"{describe(value)} is not {wanted}"
 
 
 def _listed(value: object) -> object:
@@ -41,7 +46,7 @@ def _target(value: object, info: ValidationInfo) -> Endpoint | str:
     except AddressError as error:
         raise refuse(f"{error}; accepted: ADDRESS, ADDRESS:PORT, [V6], [V6]:PORT, service:NAME") from None
     if reason := unusable(endpoint.family, endpoint.address):
-        raise refuse(f'"{shown(text)}" {reason}, which is no target')
+        raise refuse(f'"{shown(text)}" {reason}: {_ONE_HOST}')
     return endpoint
 
 
@@ -59,6 +64,11 @@ def _address_check(fault: Callable[[int, int], str]) -> Callable[[object], Local
     return check
 
 
+def _unusable(family: int, address: int) -> str:
+    reason = unusable(family, address)
+    return f"{reason}: {_ONE_HOST}" if reason else ""
+
+
 def _unbindable(family: int, address: int) -> str:
     if (family, address) == _V6_UNSPECIFIED:
         return "could take the port in IPv4 too: name an address"
@@ -68,9 +78,9 @@ def _unbindable(family: int, address: int) -> str:
 _target_schema: dict[str, Any] = {"type": "string", "description": "ADDRESS, ADDRESS:PORT, [V6]:PORT or service:NAME"}
 _address_schema: dict[str, Any] = {"type": "string", "description": "IPv4 or IPv6 address"}
 _Target = Annotated[Endpoint | str, PlainValidator(_target), WithJsonSchema(_target_schema)]
-_Source = Annotated[Local, PlainValidator(_address_check(unusable)), WithJsonSchema(_address_schema)]
+_Source = Annotated[Local, PlainValidator(_address_check(_unusable)), WithJsonSchema(_address_schema)]
 _Bound = Annotated[Local, PlainValidator(_address_check(_unbindable)), WithJsonSchema(_address_schema)]
-Address = Annotated[Local, PlainValidator(_address_check(unusable)), WithJsonSchema(_address_schema)]
+Address = Annotated[Local, PlainValidator(_address_check(_unusable)), WithJsonSchema(_address_schema)]
 Targets = Annotated[list[_Target], BeforeValidator(_listed), _one_or_more(_target_schema)]
 Sources = Annotated[list[_Source], BeforeValidator(_listed), _one_or_more(_address_schema)]
 BoundAddresses = Annotated[list[_Bound], BeforeValidator(_listed), _one_or_more(_address_schema)]
@@ -103,7 +113,7 @@ def _duration_check(shortest: str, longest: str) -> Callable[[object], int]:
         accepted = f"accepted: {shortest} to {longest}, in ms, s, m, h or d"
         found = _DURATION.fullmatch(value) if isinstance(value, str) else None
         if not found:
-            raise refuse(f"{describe(value)} is not a duration; {accepted}")
+            raise refuse(f"{_is_not(value, 'a duration')}; {accepted}")
         duration_ns = _ns(found)
         if not _ns_of(shortest) <= duration_ns <= _ns_of(longest):
             raise refuse(f"{describe(value)} is out of range; {accepted}")
@@ -137,7 +147,7 @@ def _mark(value: object) -> int:
         return int(text, 16)
     if type(value) is int and 0 <= value <= _LAST_MARK:
         return value
-    raise refuse(f"{describe(value)} is not a mark; accepted: 0 to {_LAST_MARK}, or 0x0 to 0xffffffff")
+    raise refuse(f"{_is_not(value, 'a mark')}; accepted: 0 to {_LAST_MARK}, or 0x0 to 0xffffffff")
 
 
 def _device(value: object) -> str:

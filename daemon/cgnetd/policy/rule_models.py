@@ -25,6 +25,8 @@ TypeWord = Literal["stream", "dgram", "raw"]
 
 _LATER = frozenset({"until", "user", "executable"})
 _UNSEEN = "no hook of this version sees sockets of that family"
+_TARGET = "`redirect`, or a `to` that holds services only"
+_NAME_TARGET = "`redirect: {unix: NAME}`"
 _ONE_A_FAMILY = "has two of one family: accepted is at most one IPv4 and one IPv6 address"
 
 
@@ -127,7 +129,7 @@ class EgressRule(RulePart):
     @model_validator(mode="after")
     def _has_a_target(self) -> EgressRule:
         if self.action == "redirect" and self.redirect is None and not self._goes_to_its_services():
-            raise refuse("has no target: accepted is `redirect`, or a `to` that holds services only")
+            raise refuse(f"has no target: accepted is {_NAME_TARGET if self.unix else _TARGET}")
         return self
 
     def _goes_to_its_services(self) -> bool:
