@@ -71,8 +71,8 @@ def test_nothing_is_said_to_be_nothing() -> None:
         ),
         (
             "rules",
-            {"added": [RULE | {"action": "allow", "to": "from 10.0.0.7"}]},
-            "+ web/api: allow, from 10.0.0.7  w.yaml:7",
+            {"added": [RULE | {"action": "allow", "to": "source 10.0.0.7"}]},
+            "+ web/api: allow, source 10.0.0.7  w.yaml:7",
         ),
         (
             "policies",

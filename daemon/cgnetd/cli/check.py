@@ -80,7 +80,7 @@ def _lines(
         return
     yield found.format(style.good("ok"))
     if sizes:
-        yield "compiled: " + ", ".join(f"{value} {name}" for name, value in _totals(sizes))
+        yield "compiled: " + ", ".join(f"{value} {name}" for name, value in _totals(sizes) if value)
 
 
 def _counted(number: int, noun: str) -> str:

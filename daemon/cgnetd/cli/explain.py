@@ -12,8 +12,8 @@ from cgnetd.cli.defaults import cgroup_root, control_socket
 from cgnetd.cli.endpoint import FAMILY_UNIX, HOOKS, PROTOCOLS, UNIX, format_endpoint, format_name, parse_flow
 from cgnetd.cli.explained import lines
 from cgnetd.cli.subject import Subject, resolve
+from cgnetd.datapath.words import name_text
 from cgnetd.policy.types import Flow, Hook
-from cgnetd.service.words import unix_name
 
 HELP = "the verdict for a call, its rule, and every policy asked; exits 1 when denied"
 
@@ -92,5 +92,5 @@ def _question(args: argparse.Namespace, subject: Subject, flow: Flow) -> dict[st
         "protocol": args.protocol,
         "address": host,
         "port": flow.port,
-        "name": unix_name(flow.name),
+        "name": name_text(flow.name),
     }

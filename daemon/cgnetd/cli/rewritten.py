@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from cgnetd.datapath.words import name_text
 from cgnetd.policy.evaluate import Choose, evaluate, first_backend, rewritten
 from cgnetd.policy.matching import says
 from cgnetd.policy.ranges import covers
@@ -28,7 +29,6 @@ from cgnetd.policy.types import (
     Rule,
     Service,
 )
-from cgnetd.service.words import unix_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def _aimed(rule: Rule, flow: Flow, choose: Choose) -> Flow | None:
 def place_of(flow: Flow) -> dict[str, Any]:
     """Where a rewritten call goes."""
     if flow.name:
-        return {"new_address": "", "new_port": 0, "new_name": unix_name(flow.name)}
+        return {"new_address": "", "new_port": 0, "new_name": name_text(flow.name)}
     return {"new_address": format_address(flow.family, flow.address), "new_port": flow.port, "new_name": ""}
 
 
