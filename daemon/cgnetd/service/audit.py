@@ -167,5 +167,5 @@ def _has_new_address(record: FlowRecord) -> bool:
 def _reason(number: int, leads_to: str) -> str:
     """In words, "" for none. `leads_to`: of the rule, which may name a service."""
     text = _REASONS.get(number, f"reason {number}") if number else ""
-    service = leads_to.removeprefix("service:")
-    return text if service == leads_to else text.replace("the service", f"service {service}")
+    first = leads_to.split(", ", maxsplit=1)[0]
+    return text.replace("the service", first.replace(":", " ", 1)) if first.startswith("service:") else text

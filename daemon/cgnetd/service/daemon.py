@@ -15,7 +15,7 @@ from cgnetd.errors import CgnetdError, PolicyError
 from cgnetd.kernel.flush import Flushed
 from cgnetd.service.audit import Auditor
 from cgnetd.service.cgroup_paths import CgroupPaths
-from cgnetd.service.events import Kind
+from cgnetd.service.events import FlowEvent, Kind, Record
 from cgnetd.service.follower import Follower
 from cgnetd.service.memory import shrink
 from cgnetd.service.notify import Notifier
@@ -156,6 +156,15 @@ class Daemon:
             self._pump.check_losses()
             return self._pump.sweep()
         return False
+
+    def calls(self) -> list[FlowEvent]:
+        """Every call that is remembered, told or not."""
+        self.read_events()
+        untold: list[Record] = []
+        if self._pump is not None:
+            with self._failing_pump():
+                untold = self._pump.untold()
+        return [record for record in (*self.log.recent(), *untold) if isinstance(record, FlowEvent)]
 
     def flush_sink(self) -> None:
         self.log.flush()

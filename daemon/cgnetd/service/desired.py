@@ -17,12 +17,12 @@ from cgnetd.service.settings import Settings
 _REWRITING = frozenset({"redirect_tcp", "redirect_udp", "bind_view", "unix_redirect"})  # of RuleIndex.needs
 
 
-def desired_state(settings: Settings, surroundings: Surroundings, index: RuleIndex, flags: int) -> DesiredState:
-    """The state with this index in force. `flags`: of the control that is there, which are never taken back."""
+def desired_state(settings: Settings, surroundings: Surroundings, index: RuleIndex) -> DesiredState:
+    """The state with this index in force."""
     views = abi.CONTROL_VIEWS if index.needs & _REWRITING else 0
     root = surroundings.root
     hooks = needed_hooks(index, surroundings.features)
-    control = Control(root.id, root.level, settings.audit.window, flags | views, surroundings.netns)
+    control = Control(root.id, root.level, settings.audit.window, views, surroundings.netns)
     return DesiredState(index.digest if index.policies else "", hooks, control)
 
 

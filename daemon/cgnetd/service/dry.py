@@ -42,7 +42,7 @@ def plan_lines(settings: Settings) -> Iterator[str]:
         yield f"{policies} with {rules}, {asked.image.sizes.bytes} bytes"
         yield from (f"warning: {warning}" for warning in (*asked.warnings, *asked.weaknesses))
         observed = _observed(settings, surroundings, asked.image)
-        desired = desired_state(settings, surroundings, asked.image.index, observed.control.flags)
+        desired = desired_state(settings, surroundings, asked.image.index)
         plan = diff(desired, observed)
         if not plan:
             yield "nothing to do: it is in force"

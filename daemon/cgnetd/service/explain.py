@@ -6,71 +6,116 @@ Judged by the same tables and the same steps as in the kernel. Must not know how
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Mapping
+import errno
+from collections.abc import Iterable
 from typing import Any
 
-from cgnetd.datapath.interpret import ExplainedStep, ImageReader
+from cgnetd.datapath import abi
+from cgnetd.datapath.classify import call_of
+from cgnetd.datapath.interpret import ExplainedStep, ImageReader, Verdict
 from cgnetd.datapath.label import Label
+from cgnetd.datapath.record import address_text
 from cgnetd.datapath.rules import RuleIndex
-from cgnetd.errors import UsageError
-from cgnetd.policy.types import Action, Flow, Hook, Protocol
+from cgnetd.policy.types import Action, Flow
+from cgnetd.service.consequences import Consequences, Now
+from cgnetd.service.replay import verdict_word
 from cgnetd.service.words import errno_name
 
-_HOOKS = {hook.value: hook for hook in Hook}
-_PROTOCOLS = {protocol.value: protocol for protocol in Protocol} | {"mptcp": Protocol.TCP}
 
-
-def parse_flow(args: Mapping[str, Any]) -> Flow:
-    """The flow of `hook`, `protocol` ("raw": a raw socket), `address`, `port`, `v6_only`. Raises UsageError."""
-    hook = _HOOKS.get(str(args.get("hook")))
-    if hook is None:
-        raise UsageError(f"explain: hook {args.get('hook')!r} is none of {', '.join(_HOOKS)}")
-    name = str(args.get("protocol"))
-    raw = name == "raw" and hook is Hook.SOCKET
-    protocol = Protocol.OTHER if raw else _PROTOCOLS.get(name)
-    if protocol is None:
-        raise UsageError(f"explain: protocol {name!r} is none of {', '.join(_PROTOCOLS)}, raw (hook socket)")
-    if hook is Hook.SOCKET:
-        return Flow(hook, protocol, 4, 0, 0, raw=raw)
-    address = _address(args.get("address"))
-    port = args.get("port", 0)
-    if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= 65535:
-        raise UsageError(f"explain: port {port!r} is not a number from 0 to 65535")
-    return Flow(hook, protocol, address.version, _number(hook, address), port, v6_only=args.get("v6_only") is True)
-
-
-def explain(reader: ImageReader, index: RuleIndex, label: Label | None, flow: Flow) -> dict[str, Any]:
-    """Verdict, shadow verdict, what decided, and the policies asked for a task in a cgroup with this label."""
-    verdict = reader.judge(label, None, flow)
-    steps = reader.explain(label, flow) if label is not None and not label.overflow else ()
+def explain(reader: ImageReader, index: RuleIndex, label: Label, flow: Flow, now: Now) -> dict[str, Any]:
+    """Verdict, shadow verdict, what decided, the policies asked for a task in a cgroup with this label, and what else
+    becomes of the call."""
+    effects = Consequences(reader, index, now)
+    verdict = effects.judge(label, flow)
+    steps = reader.explain(label, flow) if not label.overflow else ()
+    step = effects.rewriting_step(steps, flow)
+    sets = effects.settings(verdict, flow)
     return {
         "generation": index.generation,
         "source": f"generation {index.generation} in force",
-        "verdict": "deny" if verdict.denied else "allow",
-        "errno": errno_name(verdict.errno),
-        **_rule("", index, verdict.rule_id),
-        "shadow_verdict": "deny" if verdict.shadow_denied else "allow",
-        "shadow_errno": errno_name(index.refs[verdict.shadow_rule_id].errno) if verdict.shadow_denied else "",
-        **_rule("shadow_", index, verdict.shadow_rule_id),
-        "steps": [*(_asked(index, step) for step in steps), *_not_asked(index, label, len(steps))],
+        **_enforced(index, verdict, flow, _late_denial(verdict, sets, now)),
+        **_shadow(index, verdict, flow),
+        "sets": sets,
+        "service": effects.service(label, step, flow),
+        "rewriting": _rewriting(effects, index, label, step, flow),
+        "tcp": effects.tcp(label, flow),
+        "steps": [*(_asked(index, step) for step in steps), *_not_asked(index, label.policies[len(steps) :])],
     }
 
 
-def _address(text: Any) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    try:
-        address = ipaddress.ip_address(str(text))
-    except ValueError:
-        raise UsageError(f"explain: {text!r} is no address") from None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
+def _enforced(index: RuleIndex, verdict: Verdict, flow: Flow, late: tuple[int, str]) -> dict[str, Any]:
+    number, reason = late
+    denied = verdict.denied or bool(number)
+    ref = index.refs[verdict.rule_id]
+    if verdict.reason == abi.REASON_NO_BACKEND:
+        reason = f"no backend of {ref.to.split(', ')[0].replace(':', ' ', 1)} is alive"
+    rewritten = verdict.rewritten and not denied
+    return {
+        "verdict": "deny" if denied else verdict_word(verdict, flow),
+        "errno": errno_name(number or verdict.errno),
+        "reason": reason,
+        **_rule("", index, verdict.rule_id),
+        **_new_place("", flow, (verdict.new_address, verdict.new_port) if rewritten else None, ref.to),
+    }
 
 
-def _number(hook: Hook, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> int:
-    """The wildcard as a destination is the loopback address, as the kernel takes it."""
-    if hook in (Hook.CONNECT, Hook.SENDMSG) and not int(address):
-        return int(ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1"))
-    return int(address)
+def _shadow(index: RuleIndex, verdict: Verdict, flow: Flow) -> dict[str, Any]:
+    """Of a shadow redirect that is not the enforced one, the place is not worked out."""
+    ref = index.refs[verdict.shadow_rule_id]
+    same = verdict.shadow_rule_id == verdict.rule_id and verdict.rewritten and verdict.shadow_rewritten
+    return {
+        "shadow_verdict": verdict_word(_as_enforced(verdict), flow),
+        "shadow_errno": errno_name(ref.errno) if verdict.shadow_denied else "",
+        **_rule("shadow_", index, verdict.shadow_rule_id),
+        **_new_place("shadow_", flow, (verdict.new_address, verdict.new_port) if same else None, ref.to),
+    }
+
+
+def _as_enforced(verdict: Verdict) -> Verdict:
+    return Verdict(
+        verdict.shadow_denied,
+        0,
+        verdict.shadow_rule_id,
+        verdict.shadow_rule_id,
+        verdict.shadow_denied,
+        verdict.by_socket,
+        rewritten=verdict.shadow_rewritten,
+    )
+
+
+def _late_denial(verdict: Verdict, sets: dict[str, Any], now: Now) -> tuple[int, str]:
+    """The errno and the words, 0 and "" if what the rule puts on the call can be put there now."""
+    source, device = sets.get("source_address"), sets.get("device")
+    if not verdict.denied and source is not None and source not in now.sources:
+        return errno.EADDRNOTAVAIL, f"the host does not have source address {source}"
+    if not verdict.denied and device is not None and device not in now.devices:
+        return errno.ENODEV, f"device {device} does not exist"
+    return 0, ""
+
+
+def _new_place(prefix: str, flow: Flow, place: tuple[int, int] | None, leads_to: str) -> dict[str, Any]:
+    unix = flow.family == abi.FAMILY_UNIX
+    address, port = place if place is not None and not unix else (0, 0)
+    return {
+        f"{prefix}new_address": address_text(flow.family, address) if place is not None and not unix else "",
+        f"{prefix}new_port": port,
+        f"{prefix}new_name": leads_to if place is not None and unix else "",
+    }
+
+
+def _rewriting(
+    effects: Consequences, index: RuleIndex, label: Label, step: ExplainedStep | None, flow: Flow
+) -> dict[str, Any] | None:
+    """The rule that rewrites the call, where to, and what everything before it says about the new destination."""
+    if step is None or step.rule_id is None:
+        return None
+    target = effects.target(step.rule_id, flow)
+    found = _rule("", index, step.rule_id)
+    if target is None or call_of(flow).is_unsure:
+        return {**found, **_new_place("", flow, None, ""), "asked": []}
+    place = _new_place("", flow, (target.address, target.port), index.refs[step.rule_id].to)
+    asked = [_asked(index, earlier) for earlier in effects.asked_before(label, step, target)]
+    return {**found, **place, "asked": asked}
 
 
 def _rule(prefix: str, index: RuleIndex, rule_id: int) -> dict[str, Any]:
@@ -93,8 +138,7 @@ def _asked(index: RuleIndex, step: ExplainedStep) -> dict[str, Any]:
     return _step(index, step.policy_id, said, ref.file, ref.line)
 
 
-def _not_asked(index: RuleIndex, label: Label | None, asked: int) -> list[dict[str, Any]]:
-    rest = label.policies[asked:] if label is not None else ()
+def _not_asked(index: RuleIndex, rest: Iterable[int]) -> list[dict[str, Any]]:
     return [_step(index, policy_id, "not asked, decided before") for policy_id in rest]
 
 

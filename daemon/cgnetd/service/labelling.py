@@ -55,6 +55,14 @@ class Differences:
         return bool(self.wrong or self.foreign or self.stale)
 
 
+def label_at(reader: ImageReader, path: str) -> Label:
+    """The label that a cgroup at this path below the root has, or would have if it came into being."""
+    label = root_label(reader)
+    for name in path.strip("/").split("/") if path.strip("/") else ():
+        label = child_label(reader, label, os.fsencode(name))
+    return label
+
+
 class Labelling:
     """The tree as it was last seen, and what its labels should be in each slot."""
 

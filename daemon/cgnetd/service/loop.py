@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cgnetd.kernel.flush import Flushed
 from cgnetd.kernel.netlink import HostLinks
 from cgnetd.service.control import ControlServer
 from cgnetd.service.daemon import Daemon
+from cgnetd.service.events import FlowEvent
 from cgnetd.service.health import Target
 from cgnetd.service.listener import Listener
 from cgnetd.service.notify import Notifier
@@ -81,6 +82,10 @@ class Loop:
             return self._daemon.flush()
         finally:
             self._follow_up()
+
+    def calls(self) -> Sequence[FlowEvent]:
+        """Every call that is remembered."""
+        return self._daemon.calls()
 
     def _follow_up(self) -> None:
         """After a pass: watch what there is to watch now, listen to the events of now, set the clock."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cgnetd.datapath import abi
-from cgnetd.datapath.label import Label, child_label, root_label
+from cgnetd.datapath.label import Label
 from cgnetd.datapath.state import DesiredState, SlotState, diff
 from cgnetd.datapath.steps import Activate, Plan
 from cgnetd.errors import CgnetdError
@@ -24,7 +24,7 @@ from cgnetd.service.apply import Application
 from cgnetd.service.degraded import degradations, refusals
 from cgnetd.service.desired import desired_state, needed_hooks
 from cgnetd.service.generation import Generation, next_number, of_image, renumbered
-from cgnetd.service.labelling import Differences
+from cgnetd.service.labelling import Differences, label_at
 from cgnetd.service.live import LiveTables
 from cgnetd.service.memory import collector_at_rest
 from cgnetd.service.observe import RIGHT, Seen, observe, observe_slots
@@ -159,11 +159,7 @@ class Reconciler:
     def label_of_path(self, path: str) -> Label:
         """The label that a cgroup at this path has, or would have if it came into being. Something must be in force."""
         assert self.running is not None
-        reader = self.running.reader
-        label = root_label(reader)
-        for name in path.strip("/").split("/") if path.strip("/") else ():
-            label = child_label(reader, label, name.encode("utf-8", "surrogateescape"))
-        return label
+        return label_at(self.running.reader, path)
 
     def tree_size(self) -> int:
         """Cgroups below the root, itself included, as of the last walk."""
@@ -210,7 +206,7 @@ class Reconciler:
         slots = observe_slots(session.store, [known for known in self._slots if known])
         self._know_labels(session, slots)
         in_force = slots[session.store.control().active % abi.SLOTS]
-        desired = self._desired(session, asked, in_force[1])
+        desired = self._desired(asked, in_force[1])
         settled = desired is not None and desired.digest == in_force[0].digest
         needed = desired.hooks if desired is not None else frozenset()
         differences = self._compare_labels(session, closely=closely) if settled and needed else Differences()
@@ -246,13 +242,12 @@ class Reconciler:
         self.hooks = {}
         self._pace = _Pace()
 
-    def _desired(self, session: Session, asked: Asked, in_force: Generation | None) -> DesiredState | None:
+    def _desired(self, asked: Asked, in_force: Generation | None) -> DesiredState | None:
         """What should be: what the files ask for, or else what is or was in force. None: nothing is known of either."""
-        flags = session.store.control().flags
         if asked.image is not None:
-            return desired_state(self.settings, self._surroundings, asked.image.index, flags)
+            return desired_state(self.settings, self._surroundings, asked.image.index)
         kept = in_force or self.running
-        return desired_state(self.settings, self._surroundings, kept.index, flags) if kept is not None else None
+        return desired_state(self.settings, self._surroundings, kept.index) if kept is not None else None
 
     def _follow_live(
         self, session: Session, slots: tuple[tuple[SlotState, Generation | None], ...], fresh: Generation | None

@@ -9,6 +9,7 @@ from typing import Any
 from cgnetd.datapath.live import Live, ServiceRef
 from cgnetd.service.backends import is_alive
 from cgnetd.service.clock import rfc3339
+from cgnetd.service.consequences import Now
 from cgnetd.service.health import Board, Place, places
 from cgnetd.service.live import LiveTables
 from cgnetd.service.reconcile import Reconciler
@@ -68,3 +69,15 @@ def _devices(live: Live, tables: LiveTables) -> list[dict[str, Any]]:
 def _sources(live: Live, tables: LiveTables) -> list[dict[str, Any]]:
     present = tables.host.present(live.sources)
     return [{"address": address, "present": address in present} for address in live.sources]
+
+
+def now_of(reconciler: Reconciler) -> Now:
+    """What is alive and present for the generation in force. KernelError."""
+    running = reconciler.running
+    live = running.index.live if running is not None else Live()
+    tables = reconciler.live
+    alive: dict[tuple[str, int], list[int]] = {}
+    for place in places(live):
+        if is_alive(place, tables.board):
+            alive.setdefault((place.service.name, place.family), []).append(place.index)
+    return Now(alive, reconciler.shares(), frozenset(tables.host.devices()), tables.host.present(live.sources))

@@ -12,12 +12,15 @@ from cgnetd import __version__
 from cgnetd.errors import CgnetdError, PolicyError, UsageError
 from cgnetd.kernel.flush import Flushed
 from cgnetd.service.control import Answer, Outlet, problem_data
-from cgnetd.service.events import Record
-from cgnetd.service.explain import explain, parse_flow
-from cgnetd.service.reconcile import Reconciler
+from cgnetd.service.difference import difference
+from cgnetd.service.events import FlowEvent, Record
+from cgnetd.service.explain import explain
+from cgnetd.service.question import parse_flow
+from cgnetd.service.reconcile import Reconciler, policy_source
 from cgnetd.service.report import PassReport
 from cgnetd.service.sinks import REMEMBERED, EventLog
 from cgnetd.service.status import status
+from cgnetd.service.status_live import now_of
 
 _WRITER_PATIENCE_S = 2.0  # how long a reload waits for those who have a policy file open for writing
 _WRITER_POLL_S = 0.05
@@ -33,6 +36,8 @@ class Actions(Protocol):
 
     def flush(self) -> Flushed: ...
 
+    def calls(self) -> Sequence[FlowEvent]: ...
+
 
 class Verbs:
     """What each verb does. `counts`: of the daemon itself, for `status`."""
@@ -47,6 +52,7 @@ class Verbs:
         self._verbs: dict[str, Verb] = {
             "status": self._status,
             "reload": self._reload,
+            "diff": self._diff,
             "explain": self._explain,
             "events": self._events,
             "flush": self._flush,
@@ -92,6 +98,15 @@ class Verbs:
             }
         )
 
+    async def _diff(self, args: Mapping[str, Any]) -> Answer:
+        directories = args.get("policy_dirs", list(self._reconciler.settings.policy_dirs))
+        if not _are_paths(directories):
+            raise UsageError(f"diff: policy_dirs {directories!r} is no list of absolute paths")
+        # Reading and compiling takes long; what is in force must not wait for it.
+        settings = self._reconciler.settings.model_copy(update={"policy_dirs": tuple(directories)})
+        asked = await asyncio.to_thread(policy_source(settings, self._reconciler.features).look)
+        return Answer(difference(self._reconciler, asked, self._actions.calls()))
+
     async def _explain(self, args: Mapping[str, Any]) -> Answer:
         running = self._reconciler.running
         if running is None:
@@ -99,7 +114,8 @@ class Verbs:
         path = self._subject_path(args)
         flow = parse_flow(args)
         label = self._reconciler.label_of_path(path)
-        return Answer({"cgroup": path, **explain(running.reader, running.index, label, flow)})
+        now = now_of(self._reconciler)
+        return Answer({"cgroup": path, **explain(running.reader, running.index, label, flow, now)})
 
     def _subject_path(self, args: Mapping[str, Any]) -> str:
         cgroup, pid = args.get("cgroup"), args.get("pid")
@@ -147,6 +163,10 @@ class Verbs:
     async def _flush(self, _args: Mapping[str, Any]) -> Answer:
         removed = self._actions.flush()
         return Answer({"links": list(removed.links), "maps": removed.maps, "left": list(removed.left)})
+
+
+def _are_paths(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(p, str) and os.path.isabs(p) for p in value)
 
 
 def _is_file_name(text: str) -> bool:

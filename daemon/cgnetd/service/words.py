@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errnos, endpoints and names of UNIX sockets as text, the same wherever cgnetd writes them.
+"""Errnos and endpoints as text, the same wherever the daemon writes them.
 
 Pure. Must not know what the text is for.
 """
@@ -7,6 +7,8 @@ Pure. Must not know what the text is for.
 from __future__ import annotations
 
 import errno
+
+from cgnetd.datapath.words import name_text
 
 
 def errno_name(number: int) -> str:
@@ -20,11 +22,5 @@ def endpoint_text(address: str, port: int) -> str:
 
 
 def unix_name(name: bytes) -> str:
-    r"""The name of a UNIX socket for people: an abstract one begins with "@"; bytes that do not print are "\xNN"."""
-    abstract, rest = name[:1] == b"\0", name.removeprefix(b"\0")
-    text = "".join(_printable(character) for character in rest.decode("utf-8", "backslashreplace"))
-    return f"@{text}" if abstract else text
-
-
-def _printable(character: str) -> str:
-    return character if character.isprintable() else "".join(f"\\x{byte:02x}" for byte in character.encode())
+    r"""The name of a UNIX socket: an abstract one begins with "@"; bytes that do not print are "\xNN"."""
+    return name_text(name)
