@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from ctypes import c_size_t, c_uint32
+from ctypes import c_size_t, c_uint32, c_void_p
 from typing import ClassVar, Self
 
 from pybpf.constants import AttachType, LinkType, ProgType
@@ -14,6 +14,7 @@ from pybpf.errors import BpfError
 from pybpf.fd import BpfFd, obj_get, pinned_kind
 from pybpf.info import LinkInfo, link_info
 from pybpf.lib import libbpf
+from pybpf.map import Map
 from pybpf.program import Program
 
 _ITERATOR_BYTES = 1 << 16
@@ -30,6 +31,22 @@ class _UpdateOpts(ctypes.Structure):
     _fields_: ClassVar = [("sz", c_size_t), ("flags", c_uint32), ("old_prog_fd", c_uint32)]
 
 
+class _IteratorInfo(ctypes.Structure):
+    """union bpf_iter_link_info, of which the kernel reads what the iterator needs."""
+
+    _fields_: ClassVar = [("map_fd", c_uint32), ("rest", c_uint32 * 3)]
+
+
+class _CreateOpts(ctypes.Structure):
+    _fields_: ClassVar = [
+        ("sz", c_size_t),
+        ("flags", c_uint32),
+        ("iter_info", c_void_p),
+        ("iter_info_len", c_uint32),
+        ("target_btf_id", c_uint32),
+    ]
+
+
 class Link(BpfFd):
     """A link. When its last descriptor and its last pin are gone, the program is detached."""
 
@@ -44,9 +61,14 @@ class Link(BpfFd):
         return cls(libbpf().bpf_raw_tracepoint_open(name.encode() if name else None, program.fd))
 
     @classmethod
-    def attach_iterator(cls, program: Program) -> Self:
-        """For a program of the section "iter/...": nothing runs yet, see `iterate`."""
-        return cls(libbpf().bpf_link_create(program.fd, 0, AttachType.TRACE_ITER, None))
+    def attach_iterator(cls, program: Program, over: Map | None = None) -> Self:
+        """For a program of the section "iter/...": nothing runs yet, see `iterate`. `over`: a map to walk."""
+        if over is None:
+            return cls(libbpf().bpf_link_create(program.fd, 0, AttachType.TRACE_ITER, None))
+        which = _IteratorInfo(over.fd)
+        opts = _CreateOpts(sz=ctypes.sizeof(_CreateOpts), iter_info=ctypes.addressof(which))
+        opts.iter_info_len = ctypes.sizeof(which)
+        return cls(libbpf().bpf_link_create(program.fd, 0, AttachType.TRACE_ITER, ctypes.byref(opts)))
 
     @classmethod
     def from_pin(cls, path: str | os.PathLike[str]) -> Self:

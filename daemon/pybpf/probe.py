@@ -42,9 +42,7 @@ _PRIVILEGE = (errno.EPERM,)  # the verifier's refusals are EINVAL and EACCES
 
 def _loads(kind: ProgType, instructions: Sequence[bytes], attach_type: int, attach_btf_id: int = 0) -> bool:
     try:
-        Program.from_instructions(
-            kind, instructions, attach_type=attach_type, attach_btf_id=attach_btf_id
-        ).close()
+        Program.from_instructions(kind, instructions, attach_type=attach_type, attach_btf_id=attach_btf_id).close()
     except BpfError as error:
         if error.errno in _PRIVILEGE:
             raise

@@ -8,7 +8,6 @@ is still connected there. Unconnected UDP sockets are never touched: their next 
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,15 +15,15 @@ from pathlib import Path
 
 from cgnetd.errors import KernelError
 from cgnetd.kernel import layout
-from cgnetd.kernel.diag import Found, SockDiag
+from cgnetd.kernel.diag import SockDiag
 from cgnetd.kernel.failure import kernel_error
 from cgnetd.kernel.features import Features
 from cgnetd.kernel.maps import PREFIX
-from cgnetd.kernel.netns import OWN, each
+from cgnetd.kernel.netns import OWN, cookie, each
+from cgnetd.kernel.peers import Peer, peers
 from cgnetd.kernel.store import Store
 from pybpf import Link, Map, Object
 
-_PEERS = "peers"
 _DOOMED = PREFIX + "doomed"
 _ITERATORS: dict[int, str] = {socket.IPPROTO_TCP: "iter_tcp", socket.IPPROTO_UDP: "iter_udp"}
 _FIRST = bytes(4)
@@ -66,7 +65,7 @@ def close_flows(
     try:
         if features.sock_destroy:
             return _by_iterator(store, object_dir, doom, netns)
-        return _by_diag(store, doom, netns)
+        return _by_diag(store, object_dir, doom, netns)
     except OSError as error:
         raise kernel_error(f"close flows to port {port} of a backend", error) from error
 
@@ -100,34 +99,22 @@ def _destroyed(doomed: Map) -> int:
     return int(layout.DOOM.unpack(doomed.lookup(_FIRST) or bytes(layout.DOOM.size))[layout.DOOM_DESTROYED])
 
 
-def _by_diag(store: Store, doom: Doom, netns: Iterable[Path]) -> int:
-    peers_fd = store.maps[_PEERS].fd
-    return sum(each(netns, lambda: _close_here(peers_fd, doom)))
+def _by_diag(store: Store, object_dir: Path, doom: Doom, netns: Iterable[Path]) -> int:
+    """What is kept with UDP sockets is not shown by sock_diag: which ones are meant, a program tells."""
+    doomed = tuple(peer for peer in peers(store, object_dir) if _is_doomed(peer, doom))
+    return sum(each(netns, lambda: _end_here(doomed))) if doomed else 0
 
 
-def _close_here(peers_fd: int, doom: Doom) -> int:
-    """In the calling thread's network namespace."""
-    families = (socket.AF_INET, socket.AF_INET6) if doom.family == layout.FAMILY_V4 else (socket.AF_INET6,)
+def _end_here(doomed: Iterable[Peer]) -> int:
+    """Those in the calling thread's network namespace."""
+    here = cookie()
     with SockDiag() as diag:
-        try:
-            found = [one for family in families for one in diag.with_storage(family, doom.protocol, peers_fd)]
-        except FileNotFoundError as error:
-            raise OSError(errno.EOPNOTSUPP, "this kernel has no sock_diag for the protocol") from error
-        return sum(diag.destroy(one) for one in found if _is_doomed(one, doom))
+        return sum(diag.destroy(peer.family, peer.protocol, peer.identity) for peer in doomed if peer.netns == here)
 
 
-def _is_doomed(found: Found, doom: Doom) -> bool:
+def _is_doomed(peer: Peer, doom: Doom) -> bool:
     """Whether the socket was redirected to the backend, and is connected to it now."""
-    _, _, high, low, service, _, port, family = layout.VIEW.unpack_from(found.storage)
-    noted = (service, family, high << 64 | low, port)
-    return noted == (doom.service_key, doom.family, doom.address, doom.port) and _peer(found) == (
-        doom.address,
-        doom.port,
+    backend = (doom.address, doom.port)
+    return (peer.service_key, peer.protocol, peer.noted_family) == (doom.service_key, doom.protocol, doom.family) and (
+        peer.noted == peer.connected == backend
     )
-
-
-def _peer(found: Found) -> tuple[int, int]:
-    peer = found.peer
-    if peer.startswith(bytes(10) + b"\xff\xff"):
-        peer = peer[12:]
-    return int.from_bytes(peer, "big"), found.peer_port

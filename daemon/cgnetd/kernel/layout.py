@@ -51,6 +51,10 @@ NAMES_BYTES = 232
 FAMILY_V4 = 4
 FAMILY_V6 = 6
 
+# struct cgn_peer_record of bpf/peers.bpf.c: netns, cookie, view, local, peer, local_port, peer_port, device, family,
+# protocol; ports and addresses as the network has them
+PEER_RECORD = struct.Struct("=QQ48s16s16s2s2sIHH4x")
+
 # struct cgn_doom of bpf/destroy.bpf.c: service, address[2], port, family, destroyed
 DOOM = struct.Struct("=QQQHB5xQ")
 DOOM_DESTROYED = 5  # which field
