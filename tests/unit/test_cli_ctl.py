@@ -38,6 +38,30 @@ spec:
 """
 
 
+DETOURS = """\
+apiVersion: cgnetd/v1
+kind: Policy
+metadata: {name: detours}
+spec:
+  subject: {units: [web.service]}
+  egress:
+    - {name: own, action: allow, to: [10.0.0.9], ports: [80]}
+    - {name: no-local, action: deny, to: [127.0.0.2]}
+    - {name: into-guard, action: redirect, to: [192.0.2.1], redirect: {to: "127.0.0.1:9090"}}
+    - {name: into-own, action: redirect, to: [192.0.2.2], redirect: {to: 127.0.0.2}}
+    - {name: circle, action: redirect, to: [10.0.0.0/8], redirect: {to: "10.0.0.1:80"}}
+---
+apiVersion: cgnetd/v1
+kind: Policy
+metadata: {name: guard}
+spec:
+  subject: {slices: [system.slice]}
+  tier: admin
+  egress:
+    - {name: no-admin, action: deny, to: [localhost], ports: [9090]}
+"""
+
+
 @pytest.fixture
 def policies(tmp_path: Path) -> Path:
     directory = tmp_path / "policy.d"
@@ -101,6 +125,20 @@ def test_check_of_bad_policies_exits_78_with_every_error(cgnetctl: Ctl, tmp_path
     assert code == 78
     assert f"error: {bad}:7:" in out
     assert "2 errors" in out
+
+
+def test_check_warns_of_redirects_into_a_deny_and_into_themselves(cgnetctl: Ctl, tmp_path: Path) -> None:
+    path = tmp_path / "detours.yaml"
+    path.write_text(DETOURS, encoding="utf-8")
+    code, data = cgnetctl.json("check", str(path))
+    assert code == 0
+    told = {warning["line"]: warning["message"] for warning in data["warnings"]}
+    assert set(told) == {9, 10, 11}
+    assert "guard" in told[9]
+    assert f"{path}:19" in told[9]
+    assert "line 8" in told[10]
+    assert "itself" in told[11]
+    assert (data["sizes"]["effects"], data["sizes"]["services"], data["sizes"]["live"]) == (3, 0, 0)
 
 
 def test_check_takes_files_and_directories_together(cgnetctl: Ctl, policies: Path, tmp_path: Path) -> None:
