@@ -106,5 +106,5 @@ spec:
   subject: {cgroups: [/proxy]}
   egress:
     - {name: all, action: allow, to: [any]}
-    - {name: rest, action: deny}
+  default: {egress: deny}
 """
