@@ -135,7 +135,7 @@ def test_check_warns_of_redirects_into_a_deny_and_into_themselves(cgnetctl: Ctl,
     told = {warning["line"]: warning["message"] for warning in data["warnings"]}
     assert set(told) == {9, 10, 11}
     assert "guard" in told[9]
-    assert f"{path}:19" in told[9]
+    assert f"{path}:20" in told[9]
     assert "line 8" in told[10]
     assert "itself" in told[11]
     assert (data["sizes"]["effects"], data["sizes"]["services"], data["sizes"]["live"]) == (3, 0, 0)
