@@ -2,7 +2,9 @@
 """Random policy sets, cgroup trees and flows for property tests.
 
 Policies are hypothesis strategies (they shrink); flows are drawn from a seeded generator, hundreds for one policy set,
-near the edges of its addresses and ports, where mistakes live. Must not know any verdict.
+near the edges of its addresses and ports, where mistakes live. Without `rewriting` rules allow, deny and pass, and are
+on addresses; with it they also redirect (port kept or not, to services with one backend or several), have sources,
+rewrite binds, and there are rules on UNIX sockets and on new sockets, and TCP tuning. Must not know any verdict.
 """
 
 from __future__ import annotations
@@ -12,10 +14,9 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from cgnetd.policy.ranges import subtracted, union
+from cgnetd.policy.matching import UNIX
 from cgnetd.policy.types import (
     Action,
-    AddressRanges,
     Flow,
     Hook,
     Pattern,
@@ -23,99 +24,29 @@ from cgnetd.policy.types import (
     Policy,
     PolicySet,
     Protocol,
-    Range,
     Rule,
-    Section,
+    Service,
+    SocketType,
     Subject,
+    TcpSettings,
     Tier,
-    Where,
+)
+from support.random_rules import (
+    ERRNOS,
+    PREFIXES,
+    SOCKET_NAMES,
+    WHERE,
+    bind_rule,
+    egress_rule,
+    services,
+    socket_rule,
+    unix_rule,
 )
 
 NAMES = ("a", "b", "ab", "a.service", "b.service", "x@1.service", "x@2.service", "c.slice", "user@7.service", "s.scope")
 _GLOBS = ("*", "a*", "*.service", "x@*.service", "[ab]", "[!a]", "?", "user@7.service", "c.slice", "a.service")
 _PATHS = ("/", "/**", "/a", "/a/**", "/*/b", "/**/b", "/a/**/a.service", "/c.slice/*", "/**/x@?.service/**")
-_PREFIXES = (
-    (4, 0x0A000000, 8),
-    (4, 0x0A010000, 16),
-    (4, 0x0A010200, 24),
-    (4, 0x0A010203, 32),
-    (4, 0x7F000000, 8),
-    (4, 0, 0),
-    (4, 0, 32),
-    (4, 0xC0000200, 24),
-    (6, 0x20010DB8 << 96, 32),
-    (6, 0x20010DB8_00010000 << 64, 48),
-    (6, (0x20010DB8 << 96) + 1, 128),
-    (6, 1, 128),
-    (6, 0, 128),
-    (6, 0, 0),
-    (6, 0xFE80 << 112, 10),
-)
-_PORTS: tuple[Range, ...] = ((1, 1), (53, 53), (80, 90), (85, 443), (1024, 65535), (40000, 40999), (65535, 65535))
-ERRNOS = (1, 13, 111, 113, 101, 110)
-_WHERE = Where("random.yaml", 1)
-
-
-def _ranges(prefix: tuple[int, int, int]) -> AddressRanges:
-    family, start, length = prefix
-    span = ((start, start + (1 << ((32 if family == 4 else 128) - length)) - 1),)
-    return AddressRanges(v4=span) if family == 4 else AddressRanges(v6=span)
-
-
-def _less(all_of: AddressRanges, holes: AddressRanges) -> AddressRanges:
-    return AddressRanges(subtracted(all_of.v4, holes.v4), subtracted(all_of.v6, holes.v6))
-
-
-_one_range = st.sampled_from(_PREFIXES).map(_ranges)
-_addresses = st.one_of(
-    st.none(),
-    st.lists(_one_range, min_size=1, max_size=4).map(union),
-    st.tuples(st.lists(_one_range, min_size=1, max_size=2).map(union), _one_range).map(lambda pair: _less(*pair)),
-)
-_protocols = st.one_of(
-    st.none(), st.frozensets(st.sampled_from([p for p in Protocol if p is not Protocol.OTHER]), min_size=1, max_size=3)
-)
-_ports = st.one_of(st.none(), st.lists(st.sampled_from(_PORTS), min_size=1, max_size=2, unique=True))
-_action = st.sampled_from(Action)
-_default = st.sampled_from(Action)
-
-
-def _merged_ports(ports: list[Range] | None) -> tuple[Range, ...] | None:
-    if ports is None:
-        return None
-    merged: list[Range] = []
-    for first, last in sorted(ports):
-        if merged and first <= merged[-1][1] + 1:
-            merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
-        else:
-            merged.append((first, last))
-    return tuple(merged)
-
-
-@st.composite
-def _rules(draw: st.DrawFn, section: Section, errnos: tuple[int, ...]) -> tuple[Rule, ...]:
-    made = []
-    for number in range(draw(st.integers(0, 5))):
-        action = draw(_action)
-        ports = _merged_ports(draw(_ports))
-        ephemeral = section is Section.BIND and draw(st.booleans())
-        hooks = st.sampled_from([{Hook.CONNECT}, {Hook.SENDMSG}, {Hook.CONNECT, Hook.SENDMSG}])
-        made.append(
-            Rule(
-                name=f"{section.value}-{number}",
-                section=section,
-                action=action,
-                where=_WHERE,
-                addresses=draw(_addresses),
-                protocols=draw(_protocols),
-                ports=() if ephemeral and ports is None else ports,
-                ephemeral=ephemeral,
-                hooks=frozenset(draw(hooks)) if section is Section.EGRESS else frozenset(),
-                errno=draw(st.sampled_from(errnos)) if action is Action.DENY else 1,
-                log=False,
-            )
-        )
-    return tuple(made)
+_default = st.sampled_from((Action.ALLOW, Action.DENY, Action.PASS))
 
 
 _pattern = st.one_of(
@@ -127,36 +58,59 @@ _subject = st.builds(
     st.lists(_pattern, min_size=1, max_size=3).map(tuple),
     st.one_of(st.just(()), st.lists(_pattern, min_size=1, max_size=1).map(tuple)),
 )
+_few = st.integers(0, 3)
+_tcp = st.none() | st.builds(
+    TcpSettings, st.none() | st.sampled_from(("reno", "cubic")), st.none() | st.just(200), st.none() | st.just(20)
+)
 
 
 @st.composite
-def policy_sets(draw: st.DrawFn, *, max_policies: int = 6, errnos: tuple[int, ...] = ERRNOS) -> PolicySet:
+def _egress(draw: st.DrawFn, errnos: tuple[int, ...], served: tuple[Service, ...], rewriting: bool) -> tuple[Rule, ...]:
+    made = []
+    for number in range(draw(st.integers(0, 5))):
+        on_names = rewriting and draw(st.integers(0, 2)) == 0
+        name = f"egress-{number}"
+        made.append(draw(unix_rule(name, errnos) if on_names else egress_rule(name, errnos, served, rewriting)))
+    return tuple(made)
+
+
+@st.composite
+def policy_sets(
+    draw: st.DrawFn, *, max_policies: int = 6, errnos: tuple[int, ...] = ERRNOS, rewriting: bool = False
+) -> PolicySet:
     """A policy set as `parse` would give it: sorted, names unique. `errnos`: those of rules that deny."""
+    served = draw(services()) if rewriting else ()
     policies = [
         Policy(
             name=f"p{number}",
             subject=draw(_subject),
-            where=_WHERE,
+            where=WHERE,
             tier=draw(st.sampled_from(Tier)),
             priority=draw(st.sampled_from((0, 500, 1000))),
             audit=draw(st.integers(0, 3)) == 0,
-            egress=draw(_rules(Section.EGRESS, errnos)),
-            bind=draw(_rules(Section.BIND, errnos)),
+            egress=draw(_egress(errnos, served, rewriting)),
+            bind=tuple(draw(bind_rule(f"bind-{n}", errnos, rewriting)) for n in range(draw(st.integers(0, 5)))),
+            socket=tuple(draw(socket_rule(f"socket-{n}", errnos)) for n in range(draw(_few) if rewriting else 0)),
             default_egress=draw(_default),
             default_bind=draw(_default),
+            default_socket=draw(_default) if rewriting else Action.PASS,
+            tcp=draw(_tcp) if rewriting else None,
         )
         for number in range(draw(st.integers(1, max_policies)))
     ]
-    return PolicySet(tuple(sorted(policies, key=lambda policy: policy.order)))
+    return PolicySet(tuple(sorted(policies, key=lambda policy: policy.order)), services=served)
 
 
 def random_path(source: random.Random, *, depth: int = 4) -> tuple[str, ...]:
     return tuple(source.choice(NAMES) for _ in range(source.randint(0, depth)))
 
 
-def random_flow(source: random.Random) -> Flow:
-    """A flow near the edges of the prefixes and ports that rules are made of."""
-    hook = source.choice((*(h for h in Hook if h is not Hook.SOCKET), Hook.CONNECT, Hook.SENDMSG))
+def random_flow(source: random.Random, *, rewriting: bool = False) -> Flow:
+    """A flow near the edges of the prefixes and ports that rules are made of; with `rewriting` also one of a UNIX socket
+    and the making of a socket, and more of the protocols that can be rewritten."""
+    if rewriting and source.random() < 0.2:
+        return _flow_of_rewriting(source)
+    hook = source.choice((Hook.CONNECT, Hook.CONNECT, Hook.SENDMSG, Hook.SENDMSG, Hook.BIND, Hook.POST_BIND))
     if source.random() < 0.1:
         raw = source.random() < 0.3
         protocol = (
@@ -167,13 +121,22 @@ def random_flow(source: random.Random) -> Flow:
     port = source.choice((1, 53, 79, 80, 90, 91, 443, 444, 1023, 1024, 40000, 41000, 65535, source.randint(1, 65535)))
     if hook is Hook.BIND and source.random() < 0.3:
         port = 0
-    flow = Flow(hook, source.choice(list(Protocol)), family, address, port)
+    often = (Protocol.TCP, Protocol.UDP) * 4 if rewriting else ()
+    flow = Flow(hook, source.choice((*Protocol, *often)), family, address, port)
     binds_any = hook in (Hook.BIND, Hook.POST_BIND) and family == 6 and address == 0
     return replace(flow, v6_only=source.random() < 0.5) if binds_any else flow
 
 
+def _flow_of_rewriting(source: random.Random) -> Flow:
+    if source.random() < 0.3:
+        kind = source.choice(list(SocketType))
+        return Flow(Hook.CREATE, Protocol.OTHER, source.choice((4, 6)), 0, 0, type=kind)
+    hook = source.choice((Hook.CONNECT, Hook.SENDMSG))
+    return Flow(hook, Protocol.OTHER, UNIX, 0, 0, name=source.choice(SOCKET_NAMES))
+
+
 def _random_address(source: random.Random) -> tuple[int, int]:
-    family, start, length = source.choice(_PREFIXES)
+    family, start, length = source.choice(PREFIXES)
     bits = 32 if family == 4 else 128
     last = start + (1 << (bits - length)) - 1
     edge = source.choice((start - 1, start, start + 1, last - 1, last, last + 1, source.randint(start, last)))
