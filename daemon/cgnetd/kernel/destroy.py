@@ -21,6 +21,7 @@ from cgnetd.kernel.features import Features
 from cgnetd.kernel.maps import PREFIX
 from cgnetd.kernel.netns import OWN, cookie, each
 from cgnetd.kernel.peers import Peer, peers
+from cgnetd.kernel.programs import use_maps
 from cgnetd.kernel.store import Store
 from pybpf import Link, Map, Object
 
@@ -78,9 +79,7 @@ def _by_iterator(store: Store, object_dir: Path, doom: Doom, netns: Iterable[Pat
         name = _ITERATORS[doom.protocol]
         for other, defined in opened.programs.items():
             defined.set_autoload(other == name)
-        for pin, shared in store.maps.items():
-            if PREFIX + pin in opened.maps:
-                opened.maps[PREFIX + pin].reuse(shared)
+        use_maps(opened, path, store)
         opened.load()
         with opened.maps[_DOOMED].open() as doomed, opened.programs[name].open() as program:
             doomed.update(_FIRST, _packed(doom))

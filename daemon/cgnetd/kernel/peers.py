@@ -12,7 +12,7 @@ from typing import Any
 from cgnetd.errors import KernelError
 from cgnetd.kernel import layout
 from cgnetd.kernel.failure import kernel_error
-from cgnetd.kernel.maps import PREFIX
+from cgnetd.kernel.programs import use_maps
 from cgnetd.kernel.store import Store
 from pybpf import Link, Object
 
@@ -45,9 +45,7 @@ def peers(store: Store, object_dir: Path) -> tuple[Peer, ...]:
         raise KernelError(f"look for redirected sockets: {path} is missing; build it: make bpf")
     try:
         with Object(path) as opened:
-            for name, unused in opened.maps.items():
-                if name.removeprefix(PREFIX) in store.maps:
-                    unused.reuse(store.maps[name.removeprefix(PREFIX)])
+            use_maps(opened, path, store)
             opened.load()
             with (
                 opened.programs[_PROGRAM].open() as program,

@@ -113,10 +113,7 @@ class Programs:
             program.set_autoload(name in by_name)
             if name in by_name:
                 program.set_type(by_name[name].prog_type, by_name[name].attach_type)
-        for spec in specs(Capacity()):
-            if spec.name in opened.maps:
-                check_object(spec, opened.maps[spec.name], path)
-                opened.maps[spec.name].reuse(self._store.maps[spec.pin])
+        use_maps(opened, path, self._store)
         opened.set_rodata(self._rodata)
 
     def release(self) -> None:
@@ -132,6 +129,14 @@ class Programs:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def use_maps(opened: Object, path: Path, store: Store) -> None:
+    """Let an object that is not loaded yet use the store's maps. KernelError if it was built for other ones."""
+    for spec in specs(Capacity()):
+        if spec.name in opened.maps:
+            check_object(spec, opened.maps[spec.name], path)
+            opened.maps[spec.name].reuse(store.maps[spec.pin])
 
 
 def attached_signature(prog_id: int) -> Signature | None:
