@@ -33,6 +33,7 @@ _cgnetctl() {
         :*) [[ $cur == -* ]] || words=$verbs ;;
         check:*) [[ $cur == -* ]] || { mapfile -t COMPREPLY < <(compgen -f -- "$cur"); return; } ;;
         events:*) words+=' --follow --lines -f -n' ;;
+        diff:*) words+=' --policy-dir' ;;
         flush:*) words+=' --pin-dir' ;;
         explain:0) [[ $cur == -* ]] || words=$(_cgnetctl_subjects "$cur") ;;
         explain:1) words='connect sendmsg bind post_bind socket create' ;;

@@ -24,6 +24,7 @@ complete -c cgnetctl -f -n "not __fish_seen_subcommand_from $verbs" -a version -
 complete -c cgnetctl -F -n '__fish_seen_subcommand_from check'
 complete -c cgnetctl -n '__fish_seen_subcommand_from events' -s f -l follow -d 'go on with new events'
 complete -c cgnetctl -n '__fish_seen_subcommand_from events' -s n -l lines -x -d 'how many'
+complete -c cgnetctl -n '__fish_seen_subcommand_from diff' -l policy-dir -r -F -d 'as if policies were there'
 complete -c cgnetctl -n '__fish_seen_subcommand_from flush' -l pin-dir -r -F -d 'the pins to remove'
 complete -c cgnetctl -n '__fish_seen_subcommand_from explain' -l policy-dir -r -F -d 'explain these files'
 complete -c cgnetctl -n '__fish_seen_subcommand_from explain' -l default-action -x -a 'allow deny' -d 'when no policy decides'

@@ -153,6 +153,33 @@ def test_status_exits_0_when_enforcing_and_shows_what_decided(
     assert "problem: /p/x.yaml:1:2: spec: wrong" in out
 
 
+def test_status_shows_backends_and_what_is_waited_for(
+    replies: Replies, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dead = {"address": "10.0.0.2", "port": 0, "weight": 1, "share": 0.0, "alive": False, "error": "no answer"}
+    alive = {"address": "::1", "port": 53, "weight": 2, "share": 1.0, "alive": True, "since": "2026-01-31T12:00:00.1Z"}
+    replies.status |= {
+        "services": [
+            {"name": "db", "probed": True, "backends": [dead, alive]},
+            {"name": "plain", "probed": False, "backends": [alive]},
+        ],
+        "devices": [{"name": "wg0", "index": 0, "present": False}, {"name": "lo", "index": 1, "present": True}],
+        "sources": [],
+        "waiting": ["waiting for device wg0"],
+    }
+    assert cgnetctl(tmp_path, "status") == 0
+    out = capsys.readouterr().out
+    assert "wg0 (missing), lo\n" in out
+    assert "sources:" not in out
+    assert "  waiting for device wg0\n" in out
+    rows = [line.split() for line in out.splitlines() if line.startswith(("  db", "  plain"))]
+    assert rows == [
+        ["db", "10.0.0.2", "1", "0.0", "%", "dead", "no", "answer"],
+        ["db", "[::1]:53", "2", "100.0", "%", "alive", "2026-01-31T12:00:00"],
+        ["plain", "[::1]:53", "2", "100.0", "%", "not", "probed", "2026-01-31T12:00:00"],
+    ]
+
+
 def test_status_exits_1_with_the_reasons_when_not_enforcing(
     replies: Replies, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -198,6 +225,8 @@ def test_diff_exits_as_it_differs(
     assert json.loads(capsys.readouterr().out) == found
     assert cgnetctl(tmp_path, "diff") == code
     assert replies.asked[-1] == ("diff", {})
+    assert cgnetctl(tmp_path, "diff", "--policy-dir", "/a", "--policy-dir", "b") == code
+    assert replies.asked[-1] == ("diff", {"policy_dirs": ["/a", os.path.abspath("b")]})
 
 
 def test_events_with_json_are_one_document_a_line(

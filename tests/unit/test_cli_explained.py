@@ -60,8 +60,18 @@ def test_new_destination_that_is_denied_names_the_redirect_and_what_denies() -> 
 
 
 def test_name_that_could_be_any_path_is_told() -> None:
-    denied = {"verdict": "deny", "errno": "EPERM", "rewriting": RULE | NOWHERE | {"asked": []}}
+    denied = {"verdict": "deny", "errno": "EPERM", "name": "a/b", "rewriting": RULE | NOWHERE | {"asked": []}}
     assert "web/api at w.yaml:7 cannot be followed: the name is no absolute, plain path" in text(ALLOWED | denied)
+
+
+def test_call_that_fails_for_want_of_a_backend_says_so_and_blames_no_rule() -> None:
+    denied = {"verdict": "deny", "errno": "ECONNREFUSED", "reason": "no backend of service db is alive"}
+    for place in (NOWHERE, TO | {"new_name": ""}):
+        found = text(ALLOWED | denied | {"rewriting": RULE | place | {"asked": []}})
+        assert "deny (ECONNREFUSED)\n  by web/api" in found
+        assert "because no backend of service db is alive" in found
+        assert "cannot be followed" not in found
+        assert "leads to" not in found
 
 
 def test_shadow_redirect_to_another_place_is_told() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,11 +22,14 @@ Json = Mapping[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    pass
+    parser.add_argument(
+        "--policy-dir", action="append", metavar="DIR", help="as if these were the policy directories; repeatable"
+    )
 
 
 def run(args: argparse.Namespace, style: Style) -> Answer:
-    found = client.call(control_socket(args), "diff")
+    named = {"policy_dirs": [os.path.abspath(path) for path in args.policy_dir]} if args.policy_dir else {}
+    found = client.call(control_socket(args), "diff", named)
     code = PolicyError.exit_code if found.get("problems") else int(differs(found))
     return Answer(found, tuple(lines(found, style)), code)
 

@@ -91,9 +91,10 @@ def _target(rewriting: Mapping[str, Any], explained: Mapping[str, Any], style: S
         return
     where = place(*(rewriting.get(f"new_{key}") for key in ("address", "port", "name")))
     if not where:
-        yield f"  {_rule(rewriting)} cannot be followed: the name is no absolute, plain path and could be any"
+        if explained.get("name"):
+            yield f"  {_rule(rewriting)} cannot be followed: the name is no absolute, plain path and could be any"
         return
-    if explained["verdict"] == "deny":
+    if explained["verdict"] == "deny" and not explained.get("reason"):
         yield f"  {_rule(rewriting)} leads to {where}, and that is denied"
     if asked := rewriting.get("asked"):
         yield style.strong(f"asked about {where}, for they come before {rewriting['policy']}/{rewriting['rule']}:")

@@ -10,6 +10,7 @@ from typing import Any
 from cgnetd.cli import client
 from cgnetd.cli.answer import Answer, Style, table
 from cgnetd.cli.defaults import control_socket
+from cgnetd.cli.place import place
 from cgnetd.cli.problems import problem_texts
 
 HELP = "generation, policies, governed cgroups, counters; exits 1 when not enforcing"
@@ -31,6 +32,9 @@ def _lines(status: Mapping[str, Any], style: Style) -> Iterator[str]:
         yield f"  because {reason}"
     for name, value in _facts(status):
         yield f"  {style.faint((name + ':').ljust(18))} {value}"
+    for text in status.get("waiting") or ():
+        yield f"  {style.doubtful(str(text))}"
+    yield from _section("services", _services(status), style)
     yield from _section("policies", _policies(status), style)
     yield from _section("rules that decided", _counters(status), style)
     overflow = status.get("overflow") or {}
@@ -56,6 +60,7 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "hooks",
             ", ".join(name if state == "ok" else f"{name} ({state})" for name, state in sorted(hooks.items())),
         )
+    yield from _present(status)
     troubles = [f"{name} {count}" for name, count in (status.get("stats") or {}).items() if count]
     yield "losses", ", ".join(troubles) or "none"
     for key, title in (("sizes", "sizes"), ("last_reconcile", "last pass")):
@@ -65,8 +70,40 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "missing", "; ".join(str(feature) for feature in missing)
 
 
+def _present(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Devices and source addresses that rules name, if any."""
+    for key, name in (("devices", "name"), ("sources", "address")):
+        items = status.get(key) or ()
+        if items:
+            yield key, ", ".join(str(item[name]) + ("" if item["present"] else " (missing)") for item in items)
+
+
 def _since(status: Mapping[str, Any]) -> str:
     return f", in force since {status['loaded_at']}" if status.get("loaded_at") else ""
+
+
+def _services(status: Mapping[str, Any]) -> tuple[str, ...]:
+    head = ("NAME", "BACKEND", "WEIGHT", "SHARE", "STATE", "SINCE", "LAST ERROR")
+    rows = [
+        (
+            str(service["name"]),
+            place(backend["address"], backend["port"]) if backend["port"] else str(backend["address"]),
+            str(backend["weight"]),
+            f"{100 * backend['share']:.1f} %",
+            _state(service, backend),
+            str(backend.get("since") or "")[:19],
+            str(backend.get("error") or ""),
+        )
+        for service in status.get("services") or ()
+        for backend in service["backends"]
+    ]
+    return table(rows, head) if rows else ()
+
+
+def _state(service: Mapping[str, Any], backend: Mapping[str, Any]) -> str:
+    if not service.get("probed"):
+        return "not probed"
+    return "alive" if backend["alive"] else "dead"
 
 
 def _policies(status: Mapping[str, Any]) -> tuple[str, ...]:
