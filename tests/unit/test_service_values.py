@@ -1,23 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The service's pure parts: times, generation numbers, counters, cgroup paths, what this kernel weakens."""
+"""The service's pure parts: times, generation numbers, counters, cgroup paths."""
 
 from __future__ import annotations
-
-import dataclasses
 
 import pytest
 
 from cgnetd.datapath.compile import compile_image
-from cgnetd.kernel.features import Features
 from cgnetd.policy.types import Action, Policy, PolicySet, Rule, Section, Subject, Where
 from cgnetd.service import clock
 from cgnetd.service.cgroup_paths import CgroupPaths
 from cgnetd.service.counters import carried
-from cgnetd.service.degraded import degradations
 from cgnetd.service.generation import is_older, next_number, of_image, renumbered
 
 WHERE = Where("/etc/cgnetd/policy.d/a.yaml", 3, 7)
-ALL = Features(*(True,) * len(dataclasses.fields(Features)))
 
 
 def policy(name: str, *rules: str, errno: int = 1) -> Policy:
@@ -96,11 +91,3 @@ def test_path_below_an_unknown_parent_is_not_made_up() -> None:
     paths = CgroupPaths(1, lambda _: None)
     paths.learn(6, 5, "b")
     assert paths.path(6) == ""
-
-
-def test_errno_that_this_kernel_cannot_give_is_told_with_its_place() -> None:
-    asked = PolicySet((policy("a", "x", errno=113), policy("b", "y")))
-    assert degradations(asked, ALL) == ()
-    (found,) = degradations(asked, dataclasses.replace(ALL, set_retval=False))
-    assert str(found).startswith(f"{WHERE.file}:3:7: errno: policy a rule x: this kernel denies with EPERM only")
-    assert "EHOSTUNREACH" in found.message
