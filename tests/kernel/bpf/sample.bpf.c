@@ -82,4 +82,53 @@ int sample_rejected(struct bpf_sock_addr *call)
 	return *(volatile int *)(unsigned long)call->user_family;
 }
 
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, __u64);
+} sample_sockets SEC(".maps");
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct udp_sock;
+struct sock;
+
+struct bpf_iter__udp {
+	struct bpf_iter_meta *meta;
+	struct udp_sock *udp_sk;
+};
+
+struct bpf_iter__bpf_sk_storage_map {
+	struct bpf_iter_meta *meta;
+	struct sock *sk;
+	__u64 *value;
+};
+
+#pragma clang attribute pop
+
+/* A byte for each UDP socket. */
+SEC("iter/udp")
+int sample_udp(struct bpf_iter__udp *ctx)
+{
+	if (ctx->udp_sk)
+		bpf_seq_write(ctx->meta->seq, "u", 1);
+	return 0;
+}
+
+/* What is kept with each socket. */
+SEC("iter/bpf_sk_storage_map")
+int sample_storage(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	__u64 *found = ctx->value;
+
+	if (found)
+		bpf_seq_write(ctx->meta->seq, found, sizeof(*found));
+	return 0;
+}
+
 char _license[] SEC("license") = "GPL";
