@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,15 @@ from typing import Any
 import pytest
 
 from cgnetd.cli import ctl
+from cgnetd.cli.endpoint import parse_flow
+from cgnetd.cli.judged import judge_offline
+from cgnetd.cli.offline import load
+from cgnetd.datapath.compile import compile_image
+from cgnetd.datapath.interpret import ImageReader
+from cgnetd.policy.types import Action
+from cgnetd.service.consequences import Now
+from cgnetd.service.explain import explain as explain_image
+from cgnetd.service.labelling import label_at
 
 DOCUMENTS = """\
 apiVersion: cgnetd/v1
@@ -188,3 +198,53 @@ def test_new_sockets_are_asked_about_by_family_and_type(explain: Explain) -> Non
 def test_redirect_denies_raw_sockets_without_being_taken_for_a_lead(explain: Explain) -> None:
     code, said = explain.json("socket", "raw")
     assert (code, said["verdict"], said["rule"], said["rewriting"]) == (1, "deny", "no-admin", None)
+
+
+CALLS = [
+    "connect tcp 192.0.2.10:80",
+    "sendmsg udp 192.0.2.10:80",
+    "connect udp 192.0.2.11:443",
+    "connect tcp 192.0.2.12:443",
+    "connect tcp 192.0.2.21:5432",
+    "connect tcp 127.0.0.1:5432",
+    "connect tcp 198.51.100.1:443",
+    "connect sctp 198.51.100.1:443",
+    "connect tcp [2001:db8::1]:443",
+    "bind tcp 0.0.0.0:80",
+    "bind tcp [::]:80",
+    "bind tcp 127.0.0.1:80",
+    "post_bind tcp 0.0.0.0:80",
+    "connect unix /run/bus",
+    "sendmsg unix @other",
+    "connect unix run/../bus",
+    "create inet/stream",
+    "create inet/raw",
+    "create inet6/dgram",
+    "socket raw",
+    "socket udplite",
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_files_and_the_image_made_of_them_are_explained_alike(call: str, tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text(DOCUMENTS, encoding="utf-8")
+    hook, protocol, *place = call.split()
+    flow = parse_flow(hook, protocol, place[0] if place else None)
+    policy_set = load([str(tmp_path)]).policy_set
+    assert policy_set is not None
+    image = compile_image(policy_set, default_action=Action.ALLOW, generation=1)
+    path = ("system.slice", "app.service")
+    reader = ImageReader(image.cells)
+    shares = {("db", 4, 0): 0.5, ("db", 4, 1): 0.25, ("db", 4, 2): 0.25}
+    now = Now({("db", 4): (0, 1, 2)}, shares, frozenset({"wg0"}), frozenset({"10.0.0.7"}))
+    running = explain_image(reader, image.index, label_at(reader, "/" + "/".join(path)), flow, now)
+    offline = judge_offline([str(tmp_path)], path, flow, "allow")
+    if call == "bind tcp [::]:80":  # the socket is an IPv6 one, whose address is a mapped one
+        for found in (running, running["rewriting"]):
+            found["new_address"] = str(ipaddress.IPv6Address(found["new_address"]).ipv4_mapped)
+    for backend in (running["service"] or {"backends": []})["backends"]:
+        assert backend.pop("alive")
+    for step in offline["steps"]:
+        step["outcome"] = step["outcome"].partition(", which")[0]  # only the files tell why a rule is not followed
+    ours = ("generation", "source", "reason", "shadow_new_address", "shadow_new_port", "shadow_errno")
+    assert {k: v for k, v in running.items() if k not in ours} == {k: v for k, v in offline.items() if k not in ours}

@@ -8,6 +8,7 @@ import ipaddress
 import pytest
 
 from cgnetd.cli.endpoint import NAME_MAX, format_endpoint, format_name, parse_endpoint, parse_flow, parse_name
+from cgnetd.cli.place import place
 from cgnetd.cli.subject import Subject, assumed_path, resolve
 from cgnetd.errors import UsageError
 from cgnetd.policy.types import Flow, Hook, Protocol, SocketType
@@ -153,3 +154,19 @@ def test_resolve_refuses_what_is_no_subject(word: str) -> None:
 
 def test_components_are_the_names_below_the_root() -> None:
     assert resolve("/system.slice/x.service", None).components == ("system.slice", "x.service")
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        (("10.0.0.7", 80, ""), "10.0.0.7:80"),
+        (("2001:db8::7", 80, ""), "[2001:db8::7]:80"),
+        (("::ffff:a00:7", 80, ""), "10.0.0.7:80"),
+        (("::ffff:10.0.0.7", 80, ""), "10.0.0.7:80"),
+        (("::ffff:1:2:3", 0, None), "[::ffff:1:2:3]:0"),
+        (("", 0, "@bus"), "@bus"),
+        ((None, None, None), ""),
+    ],
+)
+def test_place_is_written_as_people_do(parts: tuple[str | None, int | None, str | None], text: str) -> None:
+    assert place(*parts) == text

@@ -86,7 +86,7 @@ def _rewriting(chain: Sequence[Policy], judged: Judged) -> dict[str, Any] | None
         "file": judged.rule.where.file,
         "line": judged.rule.where.line,
         **(place_of(aimed) if aimed else _NOWHERE),
-        "asked": _steps(earlier, evaluate(earlier, aimed, Action.ALLOW)) if aimed else [],
+        "asked": _asked(evaluate(earlier, aimed, Action.ALLOW)) if aimed else [],
     }
 
 
@@ -101,7 +101,11 @@ def _steps(chain: Sequence[Policy], decision: Decision) -> list[dict[str, Any]]:
     """Every governing policy: those asked with what they said, then those that nothing was left to ask."""
     asked = {step.policy.name for step in decision.steps}
     rest = [_step(policy, "not asked, decided before", policy) for policy in chain if policy.name not in asked]
-    return [_step(step.policy, _said(step), step.rule or step.policy) for step in decision.steps] + rest
+    return _asked(decision) + rest
+
+
+def _asked(decision: Decision) -> list[dict[str, Any]]:
+    return [_step(step.policy, _said(step), step.rule or step.policy) for step in decision.steps]
 
 
 def _step(policy: Policy, outcome: str, place: Any) -> dict[str, Any]:

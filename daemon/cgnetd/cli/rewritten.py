@@ -142,12 +142,9 @@ def before(chain: Sequence[Policy], judged: Judged) -> tuple[Policy, ...]:
     policy, rule = judged.policy, judged.rule
     if policy is None or rule is None:
         return ()
-    earlier = tuple(chain[: chain.index(policy)])
     egress, bind = _rules_before(policy.egress, rule), _rules_before(policy.bind, rule)
-    if not egress and not bind:
-        return earlier
     own = replace(policy, egress=egress, bind=bind, default_egress=Action.PASS, default_bind=Action.PASS)
-    return (*earlier, own)
+    return (*chain[: chain.index(policy)], own)
 
 
 def _rules_before(rules: Sequence[Rule], rule: Rule) -> tuple[Rule, ...]:
