@@ -9,6 +9,7 @@
 #define CGNETD_TCP_BPF_H
 
 #include "identity.bpf.h"
+#include "image.bpf.h"
 
 struct cgn_tuning {
 	__u64 congestion[2]; /* name, NUL-padded; all zero: the kernel's own, as the others */
