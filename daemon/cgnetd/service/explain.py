@@ -15,6 +15,7 @@ from cgnetd.datapath.classify import call_of
 from cgnetd.datapath.interpret import ExplainedStep, ImageReader, Verdict
 from cgnetd.datapath.label import Label
 from cgnetd.datapath.record import address_text
+from cgnetd.datapath.refs import RuleRef
 from cgnetd.datapath.rules import RuleIndex
 from cgnetd.policy.types import Action, Flow
 from cgnetd.service.consequences import Consequences, Now
@@ -65,10 +66,18 @@ def _shadow(index: RuleIndex, verdict: Verdict, flow: Flow) -> dict[str, Any]:
     same = verdict.shadow_rule_id == verdict.rule_id and verdict.rewritten and verdict.shadow_rewritten
     return {
         "shadow_verdict": verdict_word(_as_enforced(verdict), flow),
-        "shadow_errno": errno_name(ref.errno) if verdict.shadow_denied else "",
+        "shadow_errno": errno_name(_shadow_errno(verdict, ref)),
         **_rule("shadow_", index, verdict.shadow_rule_id),
         **_new_place("shadow_", flow, (verdict.new_address, verdict.new_port) if same else None, ref.to),
     }
+
+
+def _shadow_errno(verdict: Verdict, ref: RuleRef) -> int:
+    """Of a rule that denies without being a deny, EPERM."""
+    if not verdict.shadow_denied:
+        return 0
+    same = verdict.denied and verdict.shadow_rule_id == verdict.rule_id
+    return verdict.errno if same else ref.errno or errno.EPERM
 
 
 def _as_enforced(verdict: Verdict) -> Verdict:
@@ -133,6 +142,8 @@ def _asked(index: RuleIndex, step: ExplainedStep) -> dict[str, Any]:
         return _step(index, step.policy_id, "no rule matches")
     ref = index.refs[step.rule_id]
     said = f"rule {ref.rule}: {ref.action}"
+    if ref.action != step.action.value:
+        said += f", which cannot be followed here: {step.action.value}"
     if ref.rule.startswith("default.") and step.action is not Action.PASS:
         said = f"no rule matches, default: {ref.action}"
     return _step(index, step.policy_id, said, ref.file, ref.line)
