@@ -45,21 +45,31 @@ static __always_inline __u32 cgn_errno(__u64 rule)
 	return error && error < 256 ? error : CGN_EPERM;
 }
 
-/* Whether the verdict makes an event: a logged rule decided, or would have decided otherwise, or a built-in one denied.
+/*
+ * Whether the verdict makes an event: a logged rule decided, or would have decided otherwise, a built-in one denied, or
+ * the call was denied for what no rule says.
  */
 static __always_inline bool cgn_is_event(const struct cgn_call *call)
 {
 	bool denied = cgn_denies(call->rule);
 
-	if (CGN_CELL_FLAGS(call->rule) & CGN_RULE_LOG || (denied && CGN_CELL_ID(call->rule) < CGN_RULE_FIRST))
+	if (CGN_CELL_FLAGS(call->rule) & CGN_RULE_LOG || (denied && CGN_CELL_ID(call->rule) < CGN_RULE_FIRST) ||
+	    call->reason)
 		return true;
-	return denied != cgn_denies(call->shadow) && CGN_CELL_FLAGS(call->shadow) & CGN_RULE_LOG;
+	return (denied != cgn_denies(call->shadow) || cgn_rewrites(call->rule) != cgn_rewrites(call->shadow)) &&
+	       CGN_CELL_FLAGS(call->shadow) & CGN_RULE_LOG;
+}
+
+static __always_inline __u8 cgn_flow_flags(const struct cgn_call *call)
+{
+	return (cgn_denies(call->rule) ? CGN_FLOW_DENIED : 0) |
+	       (cgn_denies(call->shadow) ? CGN_FLOW_SHADOW_DENIED : 0) | (call->by_socket ? CGN_FLOW_BY_SOCKET : 0) |
+	       (cgn_rewrites(call->rule) ? CGN_FLOW_REWRITTEN : 0) |
+	       (cgn_rewrites(call->shadow) ? CGN_FLOW_SHADOW_REWRITTEN : 0);
 }
 
 static __always_inline void cgn_flow_key_fill(struct cgn_flow_key *key, const struct cgn_call *call)
 {
-	bool denied = cgn_denies(call->rule);
-
 	key->generation = call->generation;
 	key->rule = CGN_CELL_ID(call->rule);
 	key->shadow_rule = CGN_CELL_ID(call->shadow);
@@ -67,23 +77,18 @@ static __always_inline void cgn_flow_key_fill(struct cgn_flow_key *key, const st
 	key->port = call->port;
 	key->hook = call->hook;
 	key->family = call->family;
-	key->flags = (denied ? CGN_FLOW_DENIED : 0) | (cgn_denies(call->shadow) ? CGN_FLOW_SHADOW_DENIED : 0) |
-		     (call->by_socket ? CGN_FLOW_BY_SOCKET : 0);
-	key->errno_ = denied ? cgn_errno(call->rule) : 0;
+	key->flags = cgn_flow_flags(call);
+	key->errno_ = cgn_denies(call->rule) ? cgn_errno(call->rule) : 0;
+	key->reason = call->reason;
+	key->type = call->type;
 	key->reserved = 0;
 	key->cgroup_id = call->by_socket ? call->judge_id : call->task_id;
 	key->address[0] = call->address[0];
 	key->address[1] = call->address[1];
 }
 
-static __always_inline void cgn_flow_describe(struct cgn_flow_value *flow, const struct cgn_call *call, __u64 now)
+static __always_inline void cgn_flow_describe_task(struct cgn_flow_value *flow)
 {
-	flow->last_ns = now;
-	flow->task_cgroup_id = call->task_id;
-	flow->socket_cgroup_id = call->socket_id;
-	flow->local_address[0] = call->local[0];
-	flow->local_address[1] = call->local[1];
-	flow->local_port = call->local_port;
 #ifndef CGN_WITHOUT_TASK
 	flow->pid = bpf_get_current_pid_tgid() >> 32;
 	flow->uid = bpf_get_current_uid_gid();
@@ -91,16 +96,38 @@ static __always_inline void cgn_flow_describe(struct cgn_flow_value *flow, const
 #endif
 }
 
+static __always_inline void cgn_flow_describe(struct cgn_flow_value *flow, const struct cgn_call *call,
+					      const struct cgn_name *name, __u64 now)
+{
+	flow->last_ns = now;
+	flow->task_cgroup_id = call->task_id;
+	flow->socket_cgroup_id = call->socket_id;
+	flow->local_address[0] = call->local[0];
+	flow->local_address[1] = call->local[1];
+	flow->local_port = call->local_port;
+	if (cgn_rewrites(call->rule) && call->direction < CGN_DIR_TABLES) {
+		flow->new_address[0] = call->target[0];
+		flow->new_address[1] = call->target[1];
+		flow->new_port = call->target_port;
+	}
+	if (name) {
+		flow->name_length = name->length;
+		__builtin_memcpy(flow->name, name->bytes, sizeof(flow->name));
+	}
+	cgn_flow_describe_task(flow);
+}
+
+/* What a new flow begins with. Not on the stack, which has no room for it. */
+static const struct cgn_flow_value cgn_new_flow;
+
 /* The flow of the key, new or old; NULL if there is no room. */
 static __always_inline struct cgn_flow_value *cgn_flow_find(const struct cgn_flow_key *key)
 {
 	struct cgn_flow_value *flow = bpf_map_lookup_elem(&cgn_flows, key);
-	struct cgn_flow_value fresh;
 
 	if (flow)
 		return flow;
-	__builtin_memset(&fresh, 0, sizeof(fresh));
-	bpf_map_update_elem(&cgn_flows, key, &fresh, BPF_NOEXIST);
+	bpf_map_update_elem(&cgn_flows, key, &cgn_new_flow, BPF_NOEXIST);
 	return bpf_map_lookup_elem(&cgn_flows, key);
 }
 
@@ -140,28 +167,35 @@ static __always_inline __u64 cgn_window_ns(void)
 
 /*
  * The flow of a key that has none yet. Room for "all the other destinations" is taken before room for this one: when
- * the map is full, that is where its calls go, and `key` becomes that flow's.
+ * the map is full, that is where its calls go, and `key` is that flow's.
  */
-static __always_inline struct cgn_flow_value *cgn_flow_new(struct cgn_flow_key *key, __u64 now)
+static __always_inline struct cgn_flow_value *cgn_flow_new(struct cgn_flow_key *key, const struct cgn_call *call,
+							   __u64 now)
 {
 	struct cgn_flow_value *flow, *collected;
-	struct cgn_flow_key others = *key;
 
-	others.flags |= CGN_FLOW_COLLECTED;
-	others.address[0] = others.address[1] = others.port = 0;
-	collected = cgn_flow_find(&others);
+	key->flags |= CGN_FLOW_COLLECTED;
+	key->address[0] = key->address[1] = key->port = 0;
+	collected = cgn_flow_find(key);
 	if (collected)
 		collected->last_ns = now; /* in use: the daemon takes out what is idle */
+	key->flags &= ~CGN_FLOW_COLLECTED;
+	key->address[0] = call->address[0];
+	key->address[1] = call->address[1];
+	key->port = call->port;
 	flow = cgn_flow_find(key);
 	if (flow)
 		return flow;
-	*key = others;
+	key->flags |= CGN_FLOW_COLLECTED;
+	key->address[0] = key->address[1] = key->port = 0;
 	return collected;
 }
 
-/* One more call of a flow; a record if it is the first one or the window has passed. Only one of many callers sends it.
+/*
+ * One more call of a flow; a record if it is the first one or the window has passed. Only one of many callers sends it.
+ * `name` is that of a UNIX socket, else NULL.
  */
-__noinline int cgn_report(const struct cgn_call *call)
+__noinline int cgn_report(const struct cgn_call *call, const struct cgn_name *name)
 {
 	__u64 now = bpf_ktime_get_boot_ns(), start;
 	struct cgn_flow_value *flow;
@@ -170,14 +204,14 @@ __noinline int cgn_report(const struct cgn_call *call)
 	if (!call)
 		return 0;
 	cgn_flow_key_fill(&key, call);
-	flow = bpf_map_lookup_elem(&cgn_flows, &key) ?: cgn_flow_new(&key, now);
+	flow = bpf_map_lookup_elem(&cgn_flows, &key) ?: cgn_flow_new(&key, call, now);
 	if (!flow) {
 		cgn_stat_add(CGN_STAT_LOST);
 		return 0;
 	}
 	if (!flow->first_ns)
 		flow->first_ns = now;
-	cgn_flow_describe(flow, call, now);
+	cgn_flow_describe(flow, call, name, now);
 	__sync_fetch_and_add(&flow->count, 1);
 	start = flow->window_start_ns;
 	/* Signed: another CPU may have opened the window a moment after `now`. */

@@ -8,6 +8,9 @@
 
 #include "maps.bpf.h"
 
+/* A function of its own in a program that takes any pointer, and may not be needed. */
+#define CGN_STATIC_NOINLINE static __noinline __attribute__((unused))
+
 /* How a cgroup stands in the generation in force. */
 enum cgn_standing {
 	CGN_STANDING_ABSENT = 0, /* no label of this generation */
@@ -28,6 +31,8 @@ struct cgn_call {
 	__u64 judge_id; /* the cgroup whose label judges for the socket; 0: the task's does, or none */
 	__u64 rule; /* out: the enforced verdict */
 	__u64 shadow; /* out: the same with audit policies taken as enforcing */
+	__u64 target[2]; /* where a rewritten call goes on to, as `address`; out, but in if has_target */
+	__u64 service; /* out: CGN_SERVICE_KEY of the service that the target is a backend of */
 	__u32 slot;
 	__u32 generation;
 	__u32 policy_count; /* of the image, 0 before one was opened, as the two that follow */
@@ -37,18 +42,31 @@ struct cgn_call {
 	__u16 port;
 	__u16 local_port;
 	__u16 protocol; /* IPPROTO_* */
+	__u16 target_port;
 	__u8 hook; /* enum cgn_hook */
-	__u8 family; /* 4 or 6 */
+	__u8 family; /* CGN_FAMILY_* */
 	__u8 direction;
 	__u8 context; /* of the direction; for CGN_HOOK_SOCKET the opaque class */
 	__u8 standing; /* of the task; `label` is its label if governed */
 	__u8 both_families; /* a bind to [::] that takes the port on 0.0.0.0 too */
 	__u8 by_socket; /* out: the socket's cgroup decided */
+	__u8 target_family; /* out: CGN_FAMILY_*; 0: no target */
+	__u8 has_target; /* the target is the socket's, of an earlier call: no other one is chosen */
+	__u8 rule_at; /* out: the place in the chain of the policy that `rule` is of */
+	__u8 shadow_at; /* out: likewise */
+	__u8 reason; /* out: enum cgn_reason */
+	__u8 type; /* SOCK_* for CGN_HOOK_CREATE, else 0 */
 	__u8 reserved[3];
 	struct cgn_label label;
 };
 
-_Static_assert(sizeof(struct cgn_call) == 14 * 8 + sizeof(struct cgn_label), "cgn_call has padding");
+_Static_assert(sizeof(struct cgn_call) == 18 * 8 + sizeof(struct cgn_label), "cgn_call has padding");
+
+/* The name of a UNIX socket: `length` bytes, and NULs behind. An abstract one begins with a NUL. */
+struct cgn_name {
+	__u32 length;
+	char bytes[CGN_UNIX_NAME_BYTES];
+};
 
 /*
  * Copies the label of a cgroup if it is governed.

@@ -5,14 +5,98 @@
  * A family that the socket does not take is refused by the kernel after these programs: it is not judged, and makes no
  * event.
  */
-#include "hook.bpf.h"
+#define CGN_DIRECTIONS (1 << CGN_DIR_EGRESS)
+#include "egress.bpf.h"
+#include <linux/in.h>
+#include <linux/in6.h>
+
+/*
+ * A further subflow of an MPTCP connection that was redirected: it is judged as the connection was. Its socket is new,
+ * while the first one has a view of its own, whatever it connects to.
+ */
+static __always_inline void cgn_join_connection(struct cgn_call *call, struct bpf_sock *sk)
+{
+	struct cgn_endpoint actual = {.port = call->port, .family = call->family};
+	void *whole = cgn_whole_socket(sk);
+	struct cgn_peers *peers;
+
+	if (!whole || cgn_peers_of(sk, false))
+		return;
+	peers = cgn_peers_of(whole, false);
+	actual.address[0] = call->address[0];
+	actual.address[1] = call->address[1];
+	if (peers && cgn_view_is_of(&peers->now, &actual))
+		cgn_ask_again(call, &peers->now);
+}
+
+/* Binds the socket to the rule's source, without a port: the kernel picks one that suits the destination. */
+static __noinline int cgn_bind_source(struct bpf_sock_addr *ctx, const struct cgn_call *call)
+{
+	struct sockaddr_in6 from6 = {.sin6_family = AF_INET6};
+	struct sockaddr_in from4 = {.sin_family = AF_INET};
+
+	if (ctx->family == AF_INET) {
+		from4.sin_addr.s_addr = bpf_htonl(call->local[1]);
+		return bpf_bind(ctx, (struct sockaddr *)&from4, sizeof(from4));
+	}
+	cgn_to_words(from6.sin6_addr.s6_addr32, call->family, call->local);
+	return bpf_bind(ctx, (struct sockaddr *)&from6, sizeof(from6));
+}
+
+/* Does what the rule says beyond letting pass, but for writing the new destination. call->rule denies if it cannot. */
+static __always_inline void cgn_apply(struct bpf_sock_addr *ctx, struct cgn_call *call)
+{
+	int live;
+
+	switch (cgn_needs_source(call, ctx->sk, &live)) {
+	case CGN_SOURCE_WANTED:
+		if (!cgn_bind_source(ctx, call))
+			break;
+		cgn_fail(call, CGN_EADDRNOTAVAIL, CGN_REASON_NO_SOURCE);
+		return;
+	case CGN_SOURCE_REFUSED:
+		return;
+	default:
+		break;
+	}
+	if (cgn_rewrites(call->rule) && !cgn_remember_peer(ctx->sk, call, true))
+		cgn_fail(call, CGN_ENOMEM, CGN_REASON_NO_MEMORY);
+}
+
+/* The verdict on a connect, from memory if it can be. */
+static __always_inline int cgn_enforce_connect(struct bpf_sock_addr *ctx, struct cgn_call *call, bool views)
+{
+	if (cgn_is_known(call)) {
+		cgn_count(call);
+	} else if (cgn_identify(call, ctx->sk)) {
+		cgn_decide(call, NULL);
+		if (cgn_has_effect(call) && !call->has_target)
+			cgn_apply(ctx, call);
+		if (cgn_conclude(call, NULL) == CGN_DENY)
+			return CGN_DENY;
+		cgn_remember(call);
+	}
+	if (views && !call->has_target && !cgn_rewrites(call->rule))
+		cgn_remember_peer(ctx->sk, call, false);
+	cgn_remember_quiet(call);
+	return CGN_PROCEED;
+}
+
+static __always_inline bool cgn_goes_elsewhere(const struct cgn_call *call)
+{
+	return cgn_rewrites(call->rule) && !call->has_target;
+}
 
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
 	struct cgn_call call;
+	bool views, begun;
 
-	if (ctx->user_family != AF_INET || !cgn_begin(&call, ctx->sk))
+	if (ctx->user_family != AF_INET)
+		return CGN_PROCEED;
+	begun = cgn_begin_seeing(&call, ctx->sk, &views);
+	if (!begun && !views)
 		return CGN_PROCEED;
 	cgn_set_hook(&call, CGN_HOOK_CONNECT, ctx->protocol);
 	cgn_set_address4(&call, ctx->user_ip4);
@@ -20,24 +104,48 @@ int connect4(struct bpf_sock_addr *ctx)
 		cgn_set_loopback4(&call, cgn_socket_source4(ctx->sk));
 	call.port = bpf_ntohs(ctx->user_port);
 	cgn_set_local(&call, ctx->sk);
-	return cgn_enforce(&call, ctx->sk);
+	if (!begun) {
+		cgn_remember_peer(ctx->sk, &call, false);
+		return CGN_PROCEED;
+	}
+	if (views)
+		cgn_join_connection(&call, ctx->sk);
+	if (cgn_enforce_connect(ctx, &call, views) == CGN_DENY)
+		return CGN_DENY;
+	if (cgn_goes_elsewhere(&call))
+		cgn_write4(ctx, call.target, call.target_port);
+	return CGN_PROCEED;
 }
 
 SEC("cgroup/connect6")
 int connect6(struct bpf_sock_addr *ctx)
 {
 	struct cgn_call call;
+	bool views, begun;
 
-	if (ctx->user_family != AF_INET6 || !cgn_begin(&call, ctx->sk))
+	if (ctx->user_family != AF_INET6)
+		return CGN_PROCEED;
+	begun = cgn_begin_seeing(&call, ctx->sk, &views);
+	if (!begun && !views)
 		return CGN_PROCEED;
 	cgn_set_hook(&call, CGN_HOOK_CONNECT, ctx->protocol);
 	cgn_set_address6(&call, CGN_ADDRESS6(ctx->user_ip6));
 	cgn_set_loopback6(&call, cgn_is_bound_to_mapped(ctx->sk));
-	if (call.family == 4 && !call.address[1])
+	if (call.family == CGN_FAMILY_V4 && !call.address[1])
 		cgn_set_loopback4(&call, cgn_socket_source4(ctx->sk));
 	call.port = bpf_ntohs(ctx->user_port);
 	cgn_set_local(&call, ctx->sk);
-	return cgn_enforce(&call, ctx->sk);
+	if (!begun) {
+		cgn_remember_peer(ctx->sk, &call, false);
+		return CGN_PROCEED;
+	}
+	if (views)
+		cgn_join_connection(&call, ctx->sk);
+	if (cgn_enforce_connect(ctx, &call, views) == CGN_DENY)
+		return CGN_DENY;
+	if (cgn_goes_elsewhere(&call))
+		cgn_write6(ctx, call.target_family, call.target, call.target_port);
+	return CGN_PROCEED;
 }
 
 char _license[] SEC("license") = "GPL";

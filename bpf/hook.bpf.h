@@ -6,13 +6,10 @@
 #ifndef CGNETD_HOOK_BPF_H
 #define CGNETD_HOOK_BPF_H
 
-#include "identity.bpf.h"
 #include "account.bpf.h"
-#include <bpf/bpf_endian.h>
-
-#define AF_UNSPEC 0
-#define AF_INET 2
-#define AF_INET6 10
+#include "decide.bpf.h"
+#include "endpoint.bpf.h"
+#include "identity.bpf.h"
 
 #define CGN_PROCEED 1
 #define CGN_DENY 0
@@ -55,21 +52,18 @@ static __always_inline void cgn_set_hook(struct cgn_call *call, enum cgn_hook ho
 {
 	call->hook = hook;
 	call->protocol = protocol;
-	call->direction = hook == CGN_HOOK_BIND || hook == CGN_HOOK_POST_BIND ? CGN_DIR_BIND : CGN_DIR_EGRESS;
+	call->direction = hook == CGN_HOOK_BIND || hook == CGN_HOOK_POST_BIND ? CGN_DIR_BIND
+			  : hook == CGN_HOOK_CREATE			      ? CGN_DIR_SOCKET
+									      : CGN_DIR_EGRESS;
 	call->context = cgn_proto_of(protocol) + (hook == CGN_HOOK_SENDMSG ? CGN_PROTO_COUNT : 0);
 }
 
 /* Ports and addresses come in network order, as the contexts have them. */
 static __always_inline void cgn_set_address4(struct cgn_call *call, __be32 address)
 {
-	call->family = 4;
+	call->family = CGN_FAMILY_V4;
 	call->address[0] = 0;
 	call->address[1] = bpf_ntohl(address);
-}
-
-static __always_inline bool cgn_is_mapped(const __be32 address[4])
-{
-	return !address[0] && !address[1] && address[2] == bpf_htonl(0xffff);
 }
 
 /* An IPv4-mapped address is the IPv4 address. */
@@ -79,31 +73,27 @@ static __always_inline void cgn_set_address6(struct cgn_call *call, const __be32
 		cgn_set_address4(call, address[3]);
 		return;
 	}
-	call->family = 6;
-	call->address[0] = (__u64)bpf_ntohl(address[0]) << 32 | bpf_ntohl(address[1]);
-	call->address[1] = (__u64)bpf_ntohl(address[2]) << 32 | bpf_ntohl(address[3]);
+	call->family = CGN_FAMILY_V6;
+	cgn_from_words(call->address, address);
 }
 
 /* The kernel sends what is for 0.0.0.0 to the socket's own source address, or to loopback. */
 static __always_inline void cgn_set_loopback4(struct cgn_call *call, __be32 source)
 {
-	if (call->family == 4 && !call->address[1])
+	if (call->family == CGN_FAMILY_V4 && !call->address[1])
 		call->address[1] = source ? bpf_ntohl(source) : CGN_LOOPBACK4;
 }
 
 /* The kernel takes :: for ::1, or for 127.0.0.1 on a socket bound to an IPv4 address. */
 static __always_inline void cgn_set_loopback6(struct cgn_call *call, bool bound_to_mapped)
 {
-	if (call->family != 6 || call->address[0] || call->address[1])
+	if (call->family != CGN_FAMILY_V6 || call->address[0] || call->address[1])
 		return;
 	if (bound_to_mapped)
 		cgn_set_address4(call, bpf_htonl(CGN_LOOPBACK4));
 	else
 		call->address[1] = 1;
 }
-
-/* The context's arrays may only be read word by word, at constant offsets. */
-#define CGN_ADDRESS6(words) ((const __be32[4]){(words)[0], (words)[1], (words)[2], (words)[3]})
 
 static __always_inline bool cgn_is_bound_to_mapped(struct bpf_sock *sk)
 {
@@ -114,11 +104,10 @@ static __always_inline bool cgn_is_bound_to_mapped(struct bpf_sock *sk)
 static __always_inline void cgn_set_local(struct cgn_call *call, struct bpf_sock *sk)
 {
 	call->local_port = sk->src_port;
-	if (call->family == 4) {
+	if (call->family == CGN_FAMILY_V4) {
 		call->local[1] = bpf_ntohl(sk->src_ip4);
 	} else {
-		call->local[0] = (__u64)bpf_ntohl(sk->src_ip6[0]) << 32 | bpf_ntohl(sk->src_ip6[1]);
-		call->local[1] = (__u64)bpf_ntohl(sk->src_ip6[2]) << 32 | bpf_ntohl(sk->src_ip6[3]);
+		cgn_from_words(call->local, CGN_ADDRESS6(sk->src_ip6));
 	}
 }
 
@@ -141,49 +130,57 @@ static __always_inline void cgn_remember_quiet(struct cgn_call *call)
 	cgn_cache_store(call);
 }
 
-/* Decides, counts, reports; true if the call is denied. Never lifts a deny of another program: it only adds its own. */
-static __always_inline bool cgn_is_denied(struct cgn_call *call, bool *is_event)
+/* Denies a call that the rules let pass. The rule that did so tells it, and would have under audit too. */
+static __always_inline void cgn_fail(struct cgn_call *call, __u32 error, enum cgn_reason reason)
 {
-	cgn_decide(call);
+	bool is_same = CGN_CELL_ID(call->shadow) == CGN_CELL_ID(call->rule);
+
+	call->rule = cgn_as_deny(call->rule, error);
+	if (is_same)
+		call->shadow = call->rule;
+	call->reason = reason;
+}
+
+/*
+ * Counts and reports what was decided; CGN_DENY or CGN_PROCEED. Never lifts a deny of another program: it only adds its
+ * own. `name` is that of a UNIX socket as the program gave it, else NULL.
+ */
+static __always_inline int cgn_conclude(struct cgn_call *call, const struct cgn_name *name)
+{
 	if (!call->rule)
-		return false;
+		return CGN_PROCEED;
 	cgn_count(call);
-	*is_event = cgn_is_event(call);
-	if (*is_event)
-		cgn_report(call);
+	if (cgn_is_event(call))
+		cgn_report(call, name);
 	if (!cgn_denies(call->rule))
-		return false;
+		return CGN_PROCEED;
 	if (cgn_has_set_retval)
 		bpf_set_retval(-(int)cgn_errno(call->rule));
-	return true;
+	return CGN_DENY;
 }
 
-/* The verdict on a bind or on a new socket: as rare as they are, none is remembered. */
+/* The verdict on a call that no rule changes: a new socket, a port that was picked. None is remembered. */
 static __always_inline bool cgn_refuses(struct cgn_call *call, void *sk)
 {
-	bool is_event = false;
-
-	return cgn_identify(call, sk) && cgn_is_denied(call, &is_event);
+	if (!cgn_identify(call, sk))
+		return false;
+	cgn_decide_bind(call);
+	return cgn_conclude(call, NULL) == CGN_DENY;
 }
 
-/* The verdict on a connect or a datagram, from memory if it can be. */
-static __always_inline int cgn_enforce(struct cgn_call *call, void *sk)
+/* Whether the call was let pass by a rule that does more to it. */
+static __always_inline bool cgn_has_effect(const struct cgn_call *call)
 {
-	bool is_event = false;
+	return CGN_CELL_FLAGS(call->rule) & CGN_RULE_EFFECT && !cgn_denies(call->rule) && !call->by_socket;
+}
 
-	if (cgn_is_known(call)) {
-		cgn_count(call);
-		return CGN_PROCEED;
-	}
-	if (!cgn_identify(call, sk)) {
-		cgn_remember_quiet(call);
-		return CGN_PROCEED;
-	}
-	if (cgn_is_denied(call, &is_event))
-		return CGN_DENY;
-	if (!is_event && call->socket_id == call->task_id && CGN_CELL_ID(call->shadow) == CGN_CELL_ID(call->rule))
+/* Remembers a verdict that leaves nothing but a count. */
+static __always_inline void cgn_remember(const struct cgn_call *call)
+{
+	if (CGN_CELL_ACTION(call->rule) == CGN_ACTION_ALLOW && !(CGN_CELL_FLAGS(call->rule) & CGN_RULE_EFFECT) &&
+	    call->socket_id == call->task_id && CGN_CELL_ID(call->shadow) == CGN_CELL_ID(call->rule) &&
+	    !cgn_is_event(call))
 		cgn_cache_store(call);
-	return CGN_PROCEED;
 }
 
 #endif

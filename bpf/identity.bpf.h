@@ -111,25 +111,30 @@ static __always_inline __u64 cgn_judge_of_socket(void *sk, __u64 socket_id, __u3
 
 /*
  * Begins a call: who makes it, and under which generation. False if nothing is in force, or nothing known to govern the
- * call. `sk` is NULL for a socket that is being made: it is the task's.
+ * call. `sk` is NULL for a socket that is being made: it is the task's. `views`: whether sockets can hold views; then
+ * the call is made anyway, for its address.
  */
-static __always_inline bool cgn_begin(struct cgn_call *call, void *sk)
+static __always_inline bool cgn_begin_seeing(struct cgn_call *call, void *sk, bool *views)
 {
 	__u32 zero = 0, slot, generation, epoch;
 	struct cgn_control *control;
 	__u64 task_id, socket_id;
+	bool goes_on;
 
+	*views = false;
 	control = bpf_map_lookup_elem(&cgn_control, &zero);
 	if (!control)
 		return false;
 	slot = *(volatile __u32 *)&control->active & (CGN_SLOTS - 1);
 	generation = control->generation[slot];
 	epoch = *(volatile __u32 *)&control->epoch;
-	if (!generation)
+	*views = *(volatile __u32 *)&control->flags & CGN_CONTROL_VIEWS;
+	if (!generation && !*views)
 		return false;
 	task_id = bpf_get_current_cgroup_id();
 	socket_id = sk ? cgn_socket_cgroup_id(sk) : task_id;
-	if (socket_id == task_id && cgn_cache_is_quiet(task_id, generation, epoch))
+	goes_on = generation && !(socket_id == task_id && cgn_cache_is_quiet(task_id, generation, epoch));
+	if (!goes_on && !*views)
 		return false;
 	__builtin_memset(call, 0, offsetof(struct cgn_call, label));
 	call->slot = slot;
@@ -137,7 +142,15 @@ static __always_inline bool cgn_begin(struct cgn_call *call, void *sk)
 	call->epoch = epoch;
 	call->task_id = task_id;
 	call->socket_id = socket_id;
-	return true;
+	return goes_on;
+}
+
+/* The same, for hooks that have no views to keep. */
+static __always_inline bool cgn_begin(struct cgn_call *call, void *sk)
+{
+	bool views;
+
+	return cgn_begin_seeing(call, sk, &views);
 }
 
 /* Looks the labels up. False if nothing governs the call. */

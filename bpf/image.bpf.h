@@ -19,6 +19,7 @@
 #define CGN_EPERM 1
 #define CGN_CELL_DENY(id) CGN_RULE_CELL(id, CGN_EPERM, CGN_RULE_LOG, CGN_ACTION_DENY)
 #define CGN_CELL_CORRUPT CGN_CELL_DENY(CGN_RULE_CORRUPT)
+#define CGN_CELL_UNDECIDED CGN_RULE_CELL(CGN_RULE_DEFAULT, 0, 0, CGN_ACTION_ALLOW)
 
 static __always_inline void *cgn_image(__u32 slot)
 {
@@ -128,7 +129,7 @@ static __always_inline bool cgn_row6(void *image, __u32 blob, __u64 table, const
 static __always_inline bool cgn_rule_is_right(__u64 rule, __u32 id)
 {
 	return CGN_CELL_ID(rule) == id && CGN_CELL_ACTION(rule) >= CGN_ACTION_ALLOW &&
-	       CGN_CELL_ACTION(rule) <= CGN_ACTION_PASS;
+	       CGN_CELL_ACTION(rule) <= CGN_ACTION_REWRITE;
 }
 
 #endif

@@ -129,7 +129,9 @@ struct cgn_talk {
 	__u16 asked_port;
 	__u16 actual_port;
 	__u8 family; /* 0: a free entry */
-	__u8 reserved[11];
+	__u8 reserved[3];
+	__u32 newest; /* number of the last one sent */
+	__u32 unused;
 };
 
 /* Where an unconnected UDP socket sent to lately, since a datagram of it was redirected. */

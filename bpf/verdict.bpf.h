@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * The verdict on one socket call: classification, the walk along a chain, two identities. The very same functions serve
+ * The verdict of one identity on one socket call: classification, the walk along a chain. The very same functions serve
  * the hooks and the test program. Must not know of hook contexts, kernel structures, counters or events.
  *
  * A verdict is a rule cell; 0 is "does not judge". Functions that are not static are verified once, on their own, for
@@ -11,10 +11,41 @@
 
 #include "call.bpf.h"
 #include "image.bpf.h"
+#include "names.bpf.h"
+
+/*
+ * The directions that the programs of an object judge, a bit each; to be defined before. What the others need is left
+ * out: frames of called functions add up to 512 bytes at most.
+ */
+#ifndef CGN_DIRECTIONS
+#define CGN_DIRECTIONS ((1 << CGN_DIR_COUNT) - 1)
+#endif
+
+static __always_inline bool cgn_is_direction(const struct cgn_call *call, enum cgn_direction direction)
+{
+	return CGN_DIRECTIONS & 1 << direction && (CGN_DIRECTIONS == 1 << direction || call->direction == direction);
+}
 
 static __always_inline bool cgn_denies(__u64 rule)
 {
 	return CGN_CELL_ACTION(rule) == CGN_ACTION_DENY;
+}
+
+static __always_inline bool cgn_rewrites(__u64 rule)
+{
+	return CGN_CELL_ACTION(rule) == CGN_ACTION_REWRITE;
+}
+
+/* What a rule comes to where it cannot be followed: the same rule, denying. */
+static __always_inline __u64 cgn_as_deny(__u64 rule, __u32 errno_)
+{
+	return (rule & ~0xffff00ffull) | errno_ << 16 | CGN_ACTION_DENY;
+}
+
+/* What a rule comes to where nothing is to be rewritten: the same rule, allowing. */
+static __always_inline __u64 cgn_as_allow(__u64 rule)
+{
+	return cgn_rewrites(rule) ? (rule & ~0xffull) | CGN_ACTION_ALLOW : rule;
 }
 
 /* Of two verdicts the first that denies, otherwise the first that judges. */
@@ -70,16 +101,39 @@ static __always_inline bool cgn_classify(const struct cgn_call *call, void *imag
 	return cgn_reference(call, image, blob, list, reference);
 }
 
-/* A socket whose later calls no hook sees: one reference a class. */
-static __always_inline bool cgn_classify_opaque(const struct cgn_call *call, void *image, __u32 header,
+/* One reference a class of sockets: new ones, or those whose later calls no hook sees. */
+static __always_inline bool cgn_classify_socket(const struct cgn_call *call, void *image, __u32 header,
 						__u32 *reference)
 {
+	bool is_new = call->direction == CGN_DIR_SOCKET;
+	__u32 first = header + (is_new ? CGN_POLICY_SOCKET : CGN_POLICY_OPAQUE);
 	__u64 cell;
 
-	if (call->context >= CGN_OPAQUE_COUNT || !cgn_cell(image, header + CGN_POLICY_OPAQUE + call->context, &cell))
+	if (call->context >= (is_new ? CGN_SOCKET_CONTEXTS : CGN_OPAQUE_COUNT) ||
+	    !cgn_cell(image, first + call->context, &cell))
 		return false;
 	*reference = CGN_LO(cell);
 	return *reference != CGN_REF_CORRUPT;
+}
+
+static __always_inline bool cgn_classify_call(const struct cgn_call *call, const struct cgn_name *name, void *image,
+					      __u32 header, __u32 blob, __u32 *reference)
+{
+	if (cgn_is_direction(call, CGN_DIR_UNIX))
+		return cgn_classify_name(call, name, image, header, blob, reference);
+	if (cgn_is_direction(call, CGN_DIR_SOCKET) || call->hook == CGN_HOOK_SOCKET)
+		return cgn_classify_socket(call, image, header, reference);
+	return cgn_classify(call, image, header, blob, reference);
+}
+
+/* The flag of a policy that has something to say of a direction. */
+static __always_inline __u32 cgn_flag_of(const struct cgn_call *call)
+{
+	if (cgn_is_direction(call, CGN_DIR_EGRESS))
+		return CGN_POLICY_EGRESS;
+	if (cgn_is_direction(call, CGN_DIR_BIND))
+		return CGN_POLICY_BIND;
+	return cgn_is_direction(call, CGN_DIR_SOCKET) ? CGN_POLICY_NEW_SOCKET : CGN_POLICY_UNIX;
 }
 
 /* The cell of a rule; fails for one that cannot be right. */
@@ -89,29 +143,37 @@ static __always_inline bool cgn_rule(const struct cgn_call *call, void *image, _
 }
 
 /*
- * What one policy says: the cell of the rule that decides (with CGN_CELL_AUDIT set if the policy does not enforce), or
- * 0 if it passes.
+ * What a rewriting rule says of this call. One that cannot be followed denies: the destination is not known yet, or the
+ * name could be any. A port that the kernel has picked cannot be rewritten any more.
  */
-__noinline __u64 cgn_ask_policy(const struct cgn_call *call, __u32 policy)
+static __always_inline __u64 cgn_says(const struct cgn_call *call, const struct cgn_name *name, __u64 rule)
 {
-	__u32 header = CGN_IMAGE_HEADER + policy * CGN_POLICY_CELLS, wanted, reference, rule_id;
+	if (!cgn_rewrites(rule))
+		return rule;
+	if (call->hook == CGN_HOOK_SOCKET || (cgn_is_direction(call, CGN_DIR_UNIX) && cgn_name_is_unsure(name)))
+		return cgn_as_deny(rule, CGN_EPERM);
+	return call->hook == CGN_HOOK_POST_BIND ? cgn_as_allow(rule) : rule;
+}
+
+/*
+ * What one policy says: the cell of the rule that decides (with CGN_CELL_AUDIT set if the policy does not enforce), or
+ * 0 if it passes. `name` is that of a UNIX socket, else NULL.
+ */
+__noinline __u64 cgn_ask_policy(const struct cgn_call *call, __u32 policy, const struct cgn_name *name)
+{
+	__u32 header = CGN_IMAGE_HEADER + policy * CGN_POLICY_CELLS, reference, rule_id;
 	__u64 flags, base, rule;
 	void *image;
 
 	if (!call)
 		return CGN_CELL_CORRUPT;
 	image = cgn_image(call->slot);
-	if (!image || policy >= call->policy_count)
+	if (!image || policy >= call->policy_count || !cgn_cell(image, header + CGN_POLICY_FLAGS, &flags))
 		return CGN_CELL_CORRUPT;
-	if (!cgn_cell(image, header + CGN_POLICY_FLAGS, &flags))
-		return CGN_CELL_CORRUPT;
-	wanted = call->direction == CGN_DIR_EGRESS ? CGN_POLICY_EGRESS : CGN_POLICY_BIND;
-	if (!(CGN_HI(flags) & wanted))
+	if (!(CGN_HI(flags) & cgn_flag_of(call)))
 		return 0;
-	if (!cgn_cell(image, header + CGN_POLICY_BASE, &base))
-		return CGN_CELL_CORRUPT;
-	if (call->hook == CGN_HOOK_SOCKET ? !cgn_classify_opaque(call, image, header, &reference)
-					  : !cgn_classify(call, image, header, CGN_HI(base), &reference))
+	if (!cgn_cell(image, header + CGN_POLICY_BASE, &base) ||
+	    !cgn_classify_call(call, name, image, header, CGN_HI(base), &reference))
 		return CGN_CELL_CORRUPT;
 	if (reference == CGN_REF_NONE)
 		return 0;
@@ -121,34 +183,46 @@ __noinline __u64 cgn_ask_policy(const struct cgn_call *call, __u32 policy)
 		return CGN_CELL_CORRUPT;
 	if (CGN_CELL_ACTION(rule) == CGN_ACTION_PASS)
 		return 0;
+	rule = cgn_says(call, name, rule);
 	return (rule & ~CGN_CELL_AUDIT) | (CGN_HI(flags) & CGN_POLICY_AUDIT ? CGN_CELL_AUDIT : 0);
 }
 
-/* The daemon's default_action, for what no policy decided. */
+/*
+ * For what no policy decided: the daemon's default_action, which does not speak of UNIX names and new sockets. One that
+ * is neither allow nor deny cannot be right.
+ */
 static __always_inline __u64 cgn_default(const struct cgn_call *call)
 {
-	void *image = cgn_image(call->slot);
+	void *image;
 	__u64 rule;
 
-	if (!image || !cgn_rule(call, image, CGN_RULE_DEFAULT, &rule) || CGN_CELL_ACTION(rule) == CGN_ACTION_PASS)
+	if (call->direction >= CGN_DIR_TABLES)
+		return CGN_CELL_UNDECIDED;
+	image = cgn_image(call->slot);
+	if (!image || !cgn_rule(call, image, CGN_RULE_DEFAULT, &rule) || CGN_CELL_ACTION(rule) > CGN_ACTION_DENY)
 		return CGN_CELL_CORRUPT;
 	return rule;
 }
 
-/* The first decision along the chain of call->label: the first of any policy is the shadow, of an enforcing one the
- * verdict. */
-static __always_inline void cgn_walk(struct cgn_call *call)
+/*
+ * The first decision along the chain of call->label: the first of any policy is the shadow, of an enforcing one the
+ * verdict.
+ */
+static __always_inline void cgn_walk(struct cgn_call *call, const struct cgn_name *name)
 {
 	__u64 shadow = 0, rule = 0, said;
 
 	for (__u32 i = 0; i < CGN_CHAIN_MAX && i < call->label.governing; i++) {
-		said = cgn_ask_policy(call, call->label.policy[i]);
+		said = cgn_ask_policy(call, call->label.policy[i], name);
 		if (!said)
 			continue;
-		if (!shadow)
+		if (!shadow) {
 			shadow = said & ~CGN_CELL_AUDIT;
+			call->shadow_at = i;
+		}
 		if (!(said & CGN_CELL_AUDIT)) {
 			rule = said;
+			call->rule_at = i;
 			break;
 		}
 	}
@@ -174,54 +248,17 @@ static __always_inline bool cgn_open_image(struct cgn_call *call)
 	return true;
 }
 
-/* The verdict of one identity, by call->label, into call->rule and call->shadow. */
-__noinline int cgn_judge(struct cgn_call *call)
+/* The verdict by call->label on the call as it was made, into call->rule and call->shadow. */
+__noinline int cgn_judge(struct cgn_call *call, const struct cgn_name *name)
 {
-	__u64 rule, shadow;
-
 	if (!call)
 		return 0;
-	if (call->label.flags & CGN_LABEL_OVERFLOW || call->label.governing > CGN_CHAIN_MAX || !cgn_open_image(call)) {
-		call->rule =
-			call->label.flags & CGN_LABEL_OVERFLOW ? CGN_CELL_DENY(CGN_RULE_OVERFLOW) : CGN_CELL_CORRUPT;
-		call->shadow = call->rule;
-		return 0;
-	}
-	cgn_walk(call);
-	if (!call->both_families)
-		return 0;
-	rule = call->rule;
-	shadow = call->shadow;
-	call->family = 4;
-	cgn_walk(call);
-	call->family = 6;
-	call->rule = cgn_stricter(rule, call->rule);
-	call->shadow = cgn_stricter(shadow, call->shadow);
-	return 0;
-}
-
-/* The task's identity first, then the socket's: the first that denies, otherwise the first that judges. */
-__noinline int cgn_decide(struct cgn_call *call)
-{
-	__u64 rule, shadow;
-
-	if (!call)
-		return 0;
-	call->rule = call->shadow = 0;
-	if (call->standing == CGN_STANDING_UNLABELLED)
-		call->rule = call->shadow = CGN_CELL_DENY(CGN_RULE_UNLABELLED);
-	else if (call->standing == CGN_STANDING_GOVERNED)
-		cgn_judge(call);
-	if (!call->judge_id)
-		return 0;
-	if (cgn_stand(call->judge_id, call->slot, call->generation, &call->label) != CGN_STANDING_GOVERNED)
-		return 0;
-	rule = call->rule;
-	shadow = call->shadow;
-	cgn_judge(call);
-	call->by_socket = !rule || (!cgn_denies(rule) && cgn_denies(call->rule));
-	call->rule = cgn_stricter(rule, call->rule);
-	call->shadow = cgn_stricter(shadow, call->shadow);
+	if (call->label.flags & CGN_LABEL_OVERFLOW)
+		call->rule = call->shadow = CGN_CELL_DENY(CGN_RULE_OVERFLOW);
+	else if (call->label.governing > CGN_CHAIN_MAX || !cgn_open_image(call))
+		call->rule = call->shadow = CGN_CELL_CORRUPT;
+	else
+		cgn_walk(call, name);
 	return 0;
 }
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What tests and verdict_test.bpf.c say to each other. A packet is 16 bytes of anything (an Ethernet header is expected
- * there) and up to CGN_TEST_MAX of these, back to back; the program writes the verdict into each. Not part of the ABI.
+ * What tests and the programs of verdict_test.bpf.c and name_test.bpf.c say to each other. A packet is 16 bytes of
+ * anything (an Ethernet header is expected there) and then questions, back to back; the program writes the verdict into
+ * each. To verdict_test up to CGN_TEST_MAX struct cgn_test; to name_test up to CGN_TEST_NAMES_MAX of these with a
+ * struct cgn_name behind each, which is the target's afterwards if a rule rewrites. Not part of the ABI.
  */
 #ifndef CGNETD_VERDICT_TEST_BPF_H
 #define CGNETD_VERDICT_TEST_BPF_H
@@ -10,6 +12,7 @@
 
 #define CGN_TEST_OFFSET 16
 #define CGN_TEST_MAX 32
+#define CGN_TEST_NAMES_MAX 12
 
 #define CGN_TEST_V6_ONLY (1u << 0) /* the socket takes IPv6 only */
 #define CGN_TEST_RAW (1u << 1) /* with CGN_HOOK_SOCKET: SOCK_RAW */
@@ -24,9 +27,9 @@ struct cgn_test {
 	__u16 port;
 	__u16 protocol; /* IPPROTO_* */
 	__u8 hook; /* enum cgn_hook */
-	__u8 family; /* 4 or 6 */
+	__u8 family; /* CGN_FAMILY_* */
 	__u8 flags; /* CGN_TEST_* */
-	__u8 proto; /* enum cgn_proto */
+	__u8 proto; /* enum cgn_proto; for CGN_HOOK_CREATE enum cgn_socket_type */
 
 	/* The verdict. */
 	__u8 judged; /* 0: nothing governs the call, and the rest is 0 */
@@ -34,11 +37,17 @@ struct cgn_test {
 	__u8 errno_;
 	__u8 shadow_denied;
 	__u8 by_socket;
-	__u8 reserved[3];
+	__u8 rewritten;
+	__u8 shadow_rewritten;
+	__u8 reason; /* enum cgn_reason */
 	__u32 rule;
 	__u32 shadow_rule;
+	__u64 target[2]; /* if rewritten, but not to a name */
+	__u16 target_port;
+	__u8 target_family;
+	__u8 reserved[5];
 };
 
-_Static_assert(sizeof(struct cgn_test) == 56, "cgn_test");
+_Static_assert(sizeof(struct cgn_test) == 80, "cgn_test");
 
 #endif
