@@ -133,6 +133,16 @@ def test_flows_to_the_backend_are_closed(close: Close, flows: Flows, tcp: bool, 
         found[0].send(b"x")
 
 
+@pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
+def test_port_zero_stands_for_every_port(close: Close, flows: Flows, tcp: bool) -> None:
+    ports = [flows.listener(tcp=tcp) for _ in range(2)]
+    meant = [flows.redirected(port, tcp=tcp) for port in ports]
+    other = flows.redirected(ports[0], key=OTHER, tcp=tcp)
+    assert close(0, tcp=tcp) == 2
+    assert ([ended(flow) for flow in meant], ended(other)) == ([True, True], False)
+    assert close(0, tcp=tcp) == 0
+
+
 def test_closed_udp_socket_can_be_connected_again(close: Close, flows: Flows) -> None:
     port = flows.listener()
     flow = flows.redirected(port)
