@@ -21,17 +21,24 @@ from cgnetd.errors import PolicyError
 from cgnetd.policy.types import (
     Action,
     AddressRanges,
+    Backend,
+    Endpoint,
     Flow,
     Hook,
+    LocalAddresses,
     Pattern,
     PatternKind,
     Policy,
     PolicySet,
     Protocol,
     Range,
+    Redirect,
     Rule,
     Section,
+    Service,
+    SocketType,
     Subject,
+    TcpSettings,
     Tier,
     Where,
 )
@@ -73,22 +80,28 @@ def test_the_header_says_what_the_image_holds() -> None:
     ImageReader(cells).check()
 
 
-def test_rules_are_numbered_egress_bind_defaults_policy_after_policy() -> None:
+def test_rules_are_numbered_egress_bind_socket_defaults_policy_after_policy() -> None:
     bind = Rule("b", Section.BIND, Action.DENY, WHERE, errno=13, log=True)
     first = Policy("a", SUBJECT, WHERE, egress=(egress(name="e"),), bind=(bind,), default_egress=Action.DENY)
-    second = Policy("b", SUBJECT, WHERE, default_bind=Action.ALLOW, default_where=Where("b.yaml", 9))
+    sock = Rule("s", Section.SOCKET, Action.ALLOW, WHERE)
+    nine = Where("b.yaml", 9)
+    second = Policy(
+        "b", SUBJECT, WHERE, default_bind=Action.ALLOW, default_where=nine, socket=(sock,), default_socket=Action.DENY
+    )
     refs = compiled(first, second).index.refs
-    assert [ref.rule_id for ref in refs] == list(range(8))
+    assert [ref.rule_id for ref in refs] == list(range(10))
     assert [(ref.policy, ref.rule) for ref in refs[4:]] == [
         ("a", "e"),
         ("a", "b"),
         ("a", "default.egress"),
+        ("b", "s"),
         ("b", "default.bind"),
+        ("b", "default.socket"),
     ]
     assert [ref.rule for ref in refs[:4]] == ["default_action", "unlabelled", "corrupt", "overflow"]
     assert (refs[5].errno, refs[5].log, refs[5].line) == (13, True, 3)
     assert (refs[6].errno, refs[6].log, refs[6].line) == (1, True, 3)  # a default that denies logs
-    assert (refs[7].errno, refs[7].log, refs[7].file, refs[7].line) == (0, False, "b.yaml", 9)
+    assert (refs[8].errno, refs[8].log, refs[8].file, refs[8].line) == (0, False, "b.yaml", 9)
 
 
 def test_a_rule_cell_tells_id_errno_log_and_action() -> None:
@@ -219,6 +232,9 @@ def test_an_unchanged_policy_is_not_compiled_again() -> None:
         {"ports": ((443, 444),)},
         {"ephemeral": True},
         {"hooks": frozenset({Hook.CONNECT})},
+        {"source": LocalAddresses(1, 2)},
+        {"unix": (b"/run/*",), "addresses": None, "ports": None},
+        {"action": Action.REDIRECT, "redirect": Redirect(Endpoint(4, 1, 80), Endpoint(6, 1, 80))},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -229,10 +245,54 @@ def test_a_rule_that_matches_otherwise_is_compiled_anew(change: dict[str, Any]) 
         assert compiled(wanted, cache=cache).cells == compiled(wanted).cells
 
 
-@pytest.mark.parametrize("default", ["default_egress", "default_bind"])
+def test_a_rule_that_leads_elsewhere_needs_no_new_tables_but_is_seen() -> None:
+    def to(port: int, backend: int) -> PolicySet:
+        backends = (Backend(Endpoint(4, backend)), Backend(Endpoint(6, backend)))
+        service = Service("db", ((4, 9),), ((Protocol.TCP, 80),), backends, WHERE)
+        redirects = [Redirect(Endpoint(4, 1, port), Endpoint(6, 1, port)), Redirect(service=service)]
+        rules = (replace(egress(Action.REDIRECT), redirect=redirect) for redirect in redirects)
+        return PolicySet((policy(*rules),), services=(service,))
+
+    def image(wanted: PolicySet, cache: BlobCache | None = None) -> Image:
+        return compile_image(wanted, default_action=Action.ALLOW, generation=1, cache=cache)
+
+    cache, digests = BlobCache(), set()
+    for wanted in (to(80, 7), to(81, 7), to(80, 8)):
+        made = image(wanted, cache)
+        assert made.cells == image(wanted).cells
+        digests.add(made.digest)
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize("change", [{"families": frozenset({4})}, {"types": frozenset({SocketType.RAW})}])
+def test_a_socket_rule_for_other_kinds_is_compiled_anew(change: dict[str, Any]) -> None:
+    rule = Rule("s", Section.SOCKET, Action.DENY, WHERE)
+    cache = BlobCache()
+    for rules in ((rule,), (replace(rule, **change),), (rule, rule)):
+        wanted = replace(policy(), socket=rules)
+        assert compiled(wanted, cache=cache).cells == compiled(wanted).cells
+
+
+def test_other_tuning_is_compiled_anew() -> None:
+    cache = BlobCache()
+    for tcp in (None, TcpSettings("bbr"), TcpSettings("bbr", initial_window=20)):
+        wanted = replace(policy(), tcp=tcp)
+        assert compiled(wanted, cache=cache).cells == compiled(wanted).cells
+
+
+def test_a_policy_on_unix_sockets_alone_says_nothing_of_addresses() -> None:
+    unix = replace(egress(Action.DENY), unix=(b"/**",))
+    header = compile_policy(policy(unix)).header
+    assert abi.hi(header[abi.POLICY_FLAGS]) == abi.POLICY_UNIX
+    both = compile_policy(policy(unix, egress(Action.DENY)))
+    assert abi.hi(both.header[abi.POLICY_FLAGS]) == abi.POLICY_UNIX | abi.POLICY_EGRESS
+    assert both.header[abi.POLICY_OPAQUE + abi.PROTO_UDP] == abi.REF_RULE + 1
+
+
+@pytest.mark.parametrize("default", ["default_egress", "default_bind", "default_socket"])
 def test_another_default_is_compiled_anew(default: str) -> None:
     cache = BlobCache()
-    for action in Action:
+    for action in (Action.ALLOW, Action.DENY, Action.PASS):
         wanted = replace(policy(egress()), **{default: action})  # type: ignore[arg-type]
         assert compiled(wanted, cache=cache).cells == compiled(wanted).cells
 

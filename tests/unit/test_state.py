@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cgnetd.datapath import abi
 from cgnetd.datapath.compile import compile_image
 from cgnetd.datapath.state import (
     BIND_HOOKS,
     EGRESS_HOOKS,
     LABELLING_HOOKS,
+    VIEW_HOOKS,
     DesiredState,
     LabelState,
     ObservedState,
@@ -36,7 +39,23 @@ from cgnetd.datapath.steps import (
     UpdateLink,
     WriteGeneration,
 )
-from cgnetd.policy.types import Action, Hook, Pattern, PatternKind, Policy, PolicySet, Rule, Section, Subject, Where
+from cgnetd.policy.types import (
+    Action,
+    Endpoint,
+    Hook,
+    Pattern,
+    PatternKind,
+    Policy,
+    PolicySet,
+    Protocol,
+    Redirect,
+    Rewrite,
+    Rule,
+    Section,
+    Subject,
+    TcpSettings,
+    Where,
+)
 
 WHERE = Where("p.yaml", 1)
 SUBJECT = Subject((Pattern(PatternKind.UNIT, "a.service"),))
@@ -93,6 +112,37 @@ def test_hooks_come_before_the_generation_that_needs_them_and_go_after_it() -> N
     assert kinds(plan.steps) == ["WriteGeneration", "Relabel", "AttachLink", "Activate", "ClearSlot", "DetachLink"]
     assert {step.name for step in plan.steps if isinstance(step, DetachLink)} == EGRESS_HOOKS
     assert plan.repairs == ()
+
+
+def test_view_hooks_stay_while_there_are_policies() -> None:
+    views = frozenset({"getpeername4", "recvmsg4"})
+    seen = settled("d1", ALL_HOOKS | views)
+    assert diff(desired("d2"), seen).steps == (
+        WriteGeneration(False, 1),
+        Relabel(False),
+        Activate(False, 1),
+        ClearSlot(False, 0),
+    )
+    detached = {step.name for step in diff(desired("", frozenset()), seen).steps if isinstance(step, DetachLink)}
+    assert detached == ALL_HOOKS | views
+
+
+def test_a_view_hook_that_stays_is_kept_right() -> None:
+    seen = replace(settled(), links={**links(*ALL_HOOKS), "recvmsg4": LinkState.BROKEN, "recvmsg6": LinkState.OUTDATED})
+    assert diff(desired(), seen).steps == (
+        AttachLink(True, "recvmsg4", LinkState.BROKEN),
+        UpdateLink(False, "recvmsg6"),
+    )
+    gone = replace(settled(), links={**links(*ALL_HOOKS), "recvmsg4": LinkState.MISSING})
+    assert not diff(desired(), gone)
+
+
+def test_flags_of_control_are_never_taken_back() -> None:
+    views = replace(CONTROL, flags=abi.CONTROL_VIEWS)
+    assert not diff(desired(), replace(settled(), control=views))
+    assert diff(DesiredState("d1", ALL_HOOKS, views), settled()).steps == (FixControl(False, views),)
+    moved = replace(views, window_ns=5)
+    assert diff(desired(), replace(settled(), control=moved)).steps == (FixControl(False, views),)
 
 
 def test_no_policies_leave_nothing_attached_and_nothing_in_force() -> None:
@@ -157,6 +207,7 @@ def test_what_a_broken_off_pass_left_in_the_other_slot_is_cleared() -> None:
         (replace(CONTROL, window_ns=1), False),
         (replace(CONTROL, root_id=9), True),
         (replace(CONTROL, root_level=9), True),
+        (replace(CONTROL, netns=4026531840), False),
     ],
 )
 def test_control_is_set_right(control: Control, drift: bool) -> None:
@@ -183,6 +234,18 @@ def rule(section: Section) -> Rule:
     return Rule("r", section, Action.DENY, WHERE, hooks=hooks)
 
 
+UNIX = replace(rule(Section.EGRESS), unix=(b"/a",))
+
+
+def redirecting(protocol: Protocol) -> Rule:
+    redirect = Redirect(Endpoint(4, 1), Endpoint(6, 1))
+    return replace(rule(Section.EGRESS), action=Action.REDIRECT, redirect=redirect, protocols=frozenset({protocol}))
+
+
+def acting(**fields: Any) -> Policy:
+    return replace(Policy("p", SUBJECT, WHERE), **fields)
+
+
 def policy_with(*sections: Section, default: Action = Action.PASS) -> Policy:
     rules = {section: (rule(section),) for section in sections}
     egress, bind = rules.get(Section.EGRESS, ()), rules.get(Section.BIND, ())
@@ -200,6 +263,29 @@ def policy_with(*sections: Section, default: Action = Action.PASS) -> Policy:
         ((policy_with(Section.BIND),), Action.ALLOW, LABELLING_HOOKS | BIND_HOOKS),
         ((policy_with(default=Action.ALLOW),), Action.ALLOW, LABELLING_HOOKS | BIND_HOOKS),
         ((policy_with(Section.BIND, Section.EGRESS),), Action.ALLOW, ALL_HOOKS),
+        ((acting(socket=(rule(Section.SOCKET),)),), Action.ALLOW, LABELLING_HOOKS | {"sock_create"}),
+        ((acting(tcp=TcpSettings("bbr")),), Action.ALLOW, LABELLING_HOOKS | {"sock_ops"}),
+        ((acting(egress=(UNIX,)),), Action.ALLOW, LABELLING_HOOKS | {"connect_unix", "sendmsg_unix"}),
+        (
+            (acting(egress=(replace(UNIX, redirect=Redirect(name=b"/b")),)),),
+            Action.ALLOW,
+            LABELLING_HOOKS | {"connect_unix", "sendmsg_unix", "recvmsg_unix", "getpeername_unix"},
+        ),
+        (
+            (acting(egress=(redirecting(Protocol.TCP),)),),
+            Action.ALLOW,
+            LABELLING_HOOKS | EGRESS_HOOKS | {"getpeername4", "getpeername6", "sock_ops", "getsockopt"},
+        ),
+        (
+            (acting(egress=(redirecting(Protocol.UDP),)),),
+            Action.ALLOW,
+            LABELLING_HOOKS | EGRESS_HOOKS | {"getpeername4", "getpeername6", "recvmsg4", "recvmsg6"},
+        ),
+        (
+            (acting(bind=(replace(rule(Section.BIND), action=Action.REWRITE, rewrite=Rewrite(port=80)),)),),
+            Action.ALLOW,
+            LABELLING_HOOKS | BIND_HOOKS | {"getsockname4", "getsockname6"},
+        ),
     ],
 )
 def test_only_the_hooks_that_policies_need_are_asked_for(
@@ -237,7 +323,7 @@ def after(step: Step, seen: ObservedState, wanted: DesiredState) -> ObservedStat
     raise AssertionError(step)
 
 
-LINKS = st.dictionaries(st.sampled_from(sorted(ALL_HOOKS)), st.sampled_from(LinkState))
+LINKS = st.dictionaries(st.sampled_from(sorted(ALL_HOOKS | {"recvmsg4", "sock_ops"})), st.sampled_from(LinkState))
 SLOTS = st.tuples(*[st.sampled_from([EMPTY, SlotState(7, "d1"), SlotState(8, "d2"), SlotState(9, "")])] * 2)
 SEEN = st.builds(
     ObservedState,
@@ -256,13 +342,15 @@ WANTED = st.sampled_from(
 
 @given(SEEN, WANTED, st.integers(0, 30))
 def test_a_pass_broken_off_anywhere_is_finished_by_the_next(seen: ObservedState, wanted: DesiredState, at: int) -> None:
+    staying = {name for name in VIEW_HOOKS if seen.links.get(name, LinkState.MISSING) is not LinkState.MISSING}
     for step in diff(wanted, seen).steps[:at]:
         seen = after(step, seen, wanted)
     for step in diff(wanted, seen).steps:
         seen = after(step, seen, wanted)
     assert not diff(wanted, seen)
     assert seen.slots[seen.active].digest == wanted.digest
-    assert {name for name, state in seen.links.items() if state is LinkState.OK} == wanted.hooks
+    attached = {name for name, state in seen.links.items() if state is LinkState.OK}
+    assert attached == (wanted.hooks | staying if wanted.digest else set())
 
 
 @given(SEEN, WANTED)
