@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network namespace with nothing but loopback, and a mount namespace whose names are resolved by our own server.
+"""A network namespace whose routes lead nowhere, and a mount namespace whose names are resolved by our own server.
 
 Nothing that a client tries reaches the network outside. Must not know policies, clients or servers.
 """
@@ -17,6 +17,7 @@ from support.sandbox import PrivateCgroup
 PATIENCE_S = 20.0
 _LISTENING = {"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"}  # TCP_LISTEN, TCP_CLOSE
 
+# Some programs ask for the route to an address before they use it: the default one leads to a cable with nobody behind.
 # sshd wants its directory below /run and an account that is not locked. /etc/resolv.conf is often a link into /run.
 _SETUP = """
 set -e
@@ -29,6 +30,13 @@ mount --bind "$1/nsswitch.conf" /etc/nsswitch.conf
 mount --bind "$1/shadow" /etc/shadow
 shift
 ip link set lo up
+ip link add out type veth peer name nobody
+ip address add 198.51.100.2/24 dev out
+ip address add 2001:db8:51::2/64 dev out nodad
+ip link set out up
+ip link set nobody up
+ip route add default dev out
+ip -6 route add default dev out
 for address; do ip address add "$address" dev lo; done
 echo ready
 exec cat
