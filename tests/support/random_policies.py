@@ -106,7 +106,7 @@ def random_path(source: random.Random, *, depth: int = 4) -> tuple[str, ...]:
 
 
 def random_flow(source: random.Random, *, rewriting: bool = False) -> Flow:
-    """A flow near the edges of the prefixes and ports that rules are made of; with `rewriting` also one of a UNIX socket
+    """A flow near the edges of the prefixes and ports that rules are made of; with `rewriting` also of a UNIX socket
     and the making of a socket, and more of the protocols that can be rewritten."""
     if rewriting and source.random() < 0.2:
         return _flow_of_rewriting(source)

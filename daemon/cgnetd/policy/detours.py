@@ -12,13 +12,13 @@ from itertools import takewhile
 
 from ..errors import Problem
 from .endpoints import endpoint_text
-from .journeys import Journey, journeys
+from .journeys import Journey, journeys, onward
 from .matching import UNIX, default_for, first_match, rules_for, says
 from .select import could_share
-from .types import Action, Endpoint, Flow, Policy, Rule, Section, Tier
+from .types import Action, Endpoint, Flow, Policy, Rule, Section
 from .unix_words import name_text
 
-_MAX_TESTS = 500_000  # rules asked about sample calls, for all policies together
+_MAX_TESTS = 200_000  # rules asked about sample calls, for all policies together
 _MAX_HOPS = 8  # rules in a circle that is found
 
 
@@ -65,7 +65,9 @@ class Detours:
         if found is None or says(found, arrival) is not Action.DENY:
             return None
         place = f"{found.name} (line {found.where.line})"
-        return f"its target {_text(arrival)} is denied by {place}, which comes before it: so are the calls"
+        return (
+            f"its target {_text(arrival)} is denied by {place}, which comes before it: so are the calls that it matches"
+        )
 
     def _denial_by(self, other: Policy, journey: Journey) -> str | None:
         if not self._can_ask(2 * len(rules_for(other, journey.arrival))):
@@ -96,12 +98,12 @@ class Detours:
         ways: list[list[tuple[Policy, Journey]]] = [[(policy, first)]]
         met = {id(rule)}
         for way in ways:  # grows as it is walked
-            for other, onward in self._onward(way[-1][1].arrival):
-                if onward.rule is rule:
+            for other, found in self._onward(way[-1][1].arrival):
+                if found.rule is rule:
                     return way
-                if id(onward.rule) not in met and len(way) < _MAX_HOPS:
-                    met.add(id(onward.rule))
-                    ways.append([*way, (other, onward)])
+                if id(found.rule) not in met and len(way) < _MAX_HOPS:
+                    met.add(id(found.rule))
+                    ways.append([*way, (other, found)])
         return None
 
     def _onward(self, call: Flow) -> Iterator[tuple[Policy, Journey]]:
@@ -112,17 +114,7 @@ class Detours:
                 continue
             rule = first_match(rules, call)
             if rule and rule.redirect:
-                yield from ((policy, found) for found in _next(rule, call))
-
-
-def _next(rule: Rule, call: Flow) -> Iterator[Journey]:
-    of_port = (found for found in journeys(rule, ()) if found.departure.hook is call.hook)
-    seen: set[tuple[int, int, bytes]] = set()
-    for found in of_port:
-        arrival = found.arrival
-        if arrival.family == call.family and (arrival.address, arrival.port, arrival.name) not in seen:
-            seen.add((arrival.address, arrival.port, arrival.name))
-            yield found
+                yield from ((policy, found) for found in onward(rule, call))
 
 
 def _could_come_before(other: Policy, policy: Policy) -> bool:
@@ -130,7 +122,7 @@ def _could_come_before(other: Policy, policy: Policy) -> bool:
     if other.audit or other.tier > policy.tier or not could_share(other.subject, policy.subject):
         return False
     same_place = other.tier == policy.tier and set(other.subject.match) == set(policy.subject.match)
-    return not same_place or other.order < policy.order or policy.tier is not Tier.NORMAL
+    return other.order < policy.order if same_place else True
 
 
 def _verdict(policy: Policy, call: Flow) -> tuple[Rule | None, Action]:

@@ -32,6 +32,11 @@ def journeys(rule: Rule, before: Sequence[Rule]) -> Iterator[Journey]:
             yield Journey(rule, departure, arrival)
 
 
+def onward(rule: Rule, call: Flow) -> Iterator[Journey]:
+    """Where a call that the rule matches can go."""
+    return (Journey(rule, call, arrival) for arrival in _arrivals(rule, call))
+
+
 def _arrivals(rule: Rule, departure: Flow) -> Iterator[Flow]:
     service = rule.redirect.service if rule.redirect else None
     backends = [backend.endpoint for backend in service.backends] if service else []
