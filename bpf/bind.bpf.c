@@ -43,7 +43,7 @@ static __always_inline void cgn_bound_endpoint(struct cgn_endpoint *actual, cons
 	actual->address[0] = call->target[0];
 	actual->address[1] = call->target[1];
 	actual->port = call->target_port;
-	if (asked->family == CGN_FAMILY_V6 && call->target_family == CGN_FAMILY_V4)
+	if (asked->family != call->target_family)
 		actual->address[1] |= CGN_MAPPED_PREFIX;
 }
 

@@ -8,6 +8,8 @@
 
 #include "maps.bpf.h"
 
+#define CGN_MAPPED_PREFIX 0xffff00000000ull /* of the lower half of an IPv4-mapped address */
+
 /* A function of its own in a program that takes any pointer, and may not be needed. */
 #define CGN_STATIC_NOINLINE static __noinline __attribute__((unused))
 

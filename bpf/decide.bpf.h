@@ -129,7 +129,10 @@ static __always_inline bool cgn_prefers_v4(const struct cgn_call *call, __u64 v6
 	return cgn_rewrites(v4) && !(cgn_rewrites(v6) && cgn_effects(call, v6) & CGN_EFFECT_TO6);
 }
 
-/* A bind to [::] that takes the port on 0.0.0.0 too. An address that is kept is [::] still. */
+/*
+ * A bind to [::] that takes the port on 0.0.0.0 too. An address that is kept is [::] still; an IPv4 one becomes an
+ * IPv4-mapped one.
+ */
 static __always_inline void cgn_judge_task_twice(struct cgn_call *call)
 {
 	__u64 rule, shadow, target[2];
@@ -146,16 +149,16 @@ static __always_inline void cgn_judge_task_twice(struct cgn_call *call)
 	call->family = CGN_FAMILY_V6;
 	if (!cgn_prefers_v4(call, shadow, call->shadow))
 		call->shadow = shadow;
+	call->target_family = CGN_FAMILY_V6;
 	if (cgn_prefers_v4(call, rule, call->rule)) {
-		if (!(cgn_effects(call, call->rule) & CGN_EFFECT_TO4))
-			call->target_family = CGN_FAMILY_V6;
+		if (cgn_effects(call, call->rule) & CGN_EFFECT_TO4)
+			call->target[1] |= CGN_MAPPED_PREFIX;
 		return;
 	}
 	call->rule = rule;
 	call->target[0] = target[0];
 	call->target[1] = target[1];
 	call->target_port = port;
-	call->target_family = CGN_FAMILY_V6;
 }
 
 /* The verdict of the socket's identity, which rewrites nothing: 0 in both if it has none. */

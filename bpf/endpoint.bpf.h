@@ -1,23 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Addresses and ports as contexts and sockets have them (network order, IPv4-mapped ones as IPv6), and as policies and
- * views speak of them. Must not know of calls or verdicts.
+ * Addresses and ports as contexts and sockets have them (network order, IPv4-mapped ones as IPv6), and as calls and
+ * views have them. Must not know of verdicts.
  */
 #ifndef CGNETD_ENDPOINT_BPF_H
 #define CGNETD_ENDPOINT_BPF_H
 
-#include <linux/bpf.h>
-#include <linux/types.h>
-#include <stdbool.h>
-#include <bpf/bpf_helpers.h>
+#include "call.bpf.h"
 #include <bpf/bpf_endian.h>
-#include "cgnetd/abi.h"
 
 #define AF_UNSPEC 0
 #define AF_INET 2
 #define AF_INET6 10
-
-#define CGN_MAPPED_PREFIX 0xffff00000000ull /* of the lower half of an IPv4-mapped address */
 
 /* The context's arrays may only be read word by word, at constant offsets. */
 #define CGN_ADDRESS6(words) ((const __be32[4]){(words)[0], (words)[1], (words)[2], (words)[3]})

@@ -11,6 +11,7 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,14 +20,30 @@ from hypothesis import strategies as st
 from cgnetd.datapath import abi
 from cgnetd.datapath.compile import Image, compile_image
 from cgnetd.datapath.interpret import ImageReader
+from cgnetd.datapath.interpret import Verdict as ImageVerdict
 from cgnetd.datapath.label import Label, child_label, pack_entry, pack_label, root_label, unpack_entry, unpack_label
+from cgnetd.datapath.live import Alive
 from cgnetd.kernel import features
 from cgnetd.policy.evaluate import judge
+from cgnetd.policy.matching import section_of
 from cgnetd.policy.select import select
-from cgnetd.policy.types import Action, Decision, Pattern, PatternKind, Policy, PolicySet, Subject, Where
+from cgnetd.policy.types import (
+    Action,
+    Decision,
+    Endpoint,
+    Flow,
+    Outcome,
+    Pattern,
+    PatternKind,
+    Policy,
+    PolicySet,
+    Service,
+    Subject,
+    Where,
+)
 from support import sandbox
 from support.enforce import Enforcement
-from support.judge import components, ref_name, rule_name
+from support.judge import components, ref_name
 from support.random_policies import policy_sets, random_flow, random_path
 from support.verdict_program import Asked, Verdict, VerdictProgram
 
@@ -35,7 +52,26 @@ FLOWS_A_SET = 100
 PATHS_A_SET = 12
 FIRST_ID = 1 << 40  # ids that no cgroup here has
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
+MAPPED = 0xFFFF << 32  # the IPv6 form of an IPv4 address
 _generations = itertools.count(1)
+
+
+class Told(NamedTuple):
+    """A verdict by names."""
+
+    errno: int
+    rule: str
+    rewritten: bool
+    new_address: int
+    new_port: int
+    new_name: bytes
+    shadow_denied: bool
+    shadow_rewritten: bool
+    shadow_rule: str
+
+
+def first_alive(_service: str, _family: int, number: int) -> bool:
+    return number == 0
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +102,13 @@ def label_at(reader: ImageReader, path: tuple[str, ...]) -> Label:
     return label
 
 
-def put_in_force(enforcement: Enforcement, image: Image, labels: dict[int, Label]) -> None:
+def put_in_force(enforcement: Enforcement, image: Image, labels: dict[int, Label], alive: Alive = first_alive) -> None:
     """The image, with labels for cgroup ids that stand for no real cgroups."""
     slot = 1 - enforcement.store.control().active
     enforcement.put(slot, image)
+    with enforcement.store.live(slot) as live:
+        for number, cell in enumerate(image.live.cells(device_index={}, present=(), alive=alive)):
+            live.set(number, cell)
     packed = {number: pack_label(label, image.index.generation) for number, label in labels.items()}
     enforcement.store.set_labels(
         {number: pack_entry([label if at == slot else None for at in range(2)]) for number, label in packed.items()}
@@ -77,47 +116,119 @@ def put_in_force(enforcement: Enforcement, image: Image, labels: dict[int, Label
     enforcement.store.activate(slot)
 
 
-def told(image: Image, verdict: Verdict) -> tuple[int, int, str, str]:
-    refs = image.index.refs
-    shadow = refs[verdict.shadow_rule].errno if verdict.shadow_denied else 0
-    return verdict.errno, shadow, ref_name(image.index, verdict.rule), ref_name(image.index, verdict.shadow_rule)
+class Backends:
+    """One backend of each family of each service that is alive, or none: what is chosen is known then."""
+
+    def __init__(self, policies: PolicySet, source: random.Random) -> None:
+        self._chosen: dict[tuple[str, int], Endpoint | None] = {}
+        for service in policies.services:
+            for family in (4, 6):
+                endpoints = _endpoints(service, family)
+                self._chosen[service.name, family] = source.choice([None, *endpoints]) if endpoints else None
+        self._services = policies.services
+
+    def alive(self, service: str, family: int, number: int) -> bool:
+        found = next(each for each in self._services if each.name == service)
+        return _endpoints(found, family)[number] == self._chosen[service, family]
+
+    def choose(self, service: Service, family: int) -> Endpoint | None:
+        return self._chosen[service.name, family]
+
+    def choose_number(self, service_id: int, family: int) -> int | None:
+        service = self._services[service_id]
+        chosen = self._chosen[service.name, family]
+        return None if chosen is None else _endpoints(service, family).index(chosen)
 
 
-def decided(decision: Decision, asked: Asked) -> tuple[int, int, str, str]:
+def _endpoints(service: Service, family: int) -> list[Endpoint]:
+    return [backend.endpoint for backend in service.backends if backend.endpoint.family == family]
+
+
+def name_of(outcome: Outcome, flow: Flow) -> str:
+    if outcome.policy is None:
+        return "default_action"
+    return f"{outcome.policy.name}/{outcome.rule.name if outcome.rule else f'default.{section_of(flow).value}'}"
+
+
+def in_words(decision: Decision, flow: Flow) -> Told:
+    """What the reference says, as the programs tell it."""
     enforced, shadow = decision.enforced, decision.shadow
-    return enforced.errno, shadow.errno, rule_name(enforced, asked.flow), rule_name(shadow, asked.flow)
+    target, redirect = enforced.target, enforced.rule.redirect if enforced.rule else None
+    new_address = target.address if target else 0
+    if target and flow.family == 6 and target.family == 4:
+        new_address |= MAPPED
+    return Told(
+        enforced.errno,
+        name_of(enforced, flow),
+        enforced.action.rewrites,
+        new_address,
+        target.port if target else 0,
+        (redirect.name or b"") if redirect and enforced.action.rewrites else b"",
+        shadow.action is Action.DENY,
+        shadow.action.rewrites,
+        name_of(shadow, flow),
+    )
+
+
+def told(image: Image, verdict: Verdict) -> Told:
+    return Told(
+        verdict.errno,
+        ref_name(image.index, verdict.rule),
+        verdict.rewritten,
+        verdict.new_address,
+        verdict.new_port,
+        verdict.new_name,
+        verdict.shadow_denied,
+        verdict.shadow_rewritten,
+        ref_name(image.index, verdict.shadow_rule),
+    )
+
+
+def told_by_image(verdict: ImageVerdict) -> tuple[object, ...]:
+    """In the order of Verdict, from `denied` to `new_port`."""
+    return (
+        verdict.denied,
+        verdict.errno,
+        verdict.shadow_denied,
+        verdict.by_socket,
+        verdict.rewritten,
+        verdict.shadow_rewritten,
+        verdict.reason,
+        verdict.rule_id,
+        verdict.shadow_rule_id,
+        verdict.new_address,
+        verdict.new_port,
+    )
 
 
 @settings(max_examples=SETS, deadline=None, suppress_health_check=SLOW)
-@given(policies=policy_sets(), seed=st.integers(0, 2**32), default=st.sampled_from([Action.ALLOW, Action.DENY]))
+@given(
+    policies=st.one_of(policy_sets(), policy_sets(rewriting=True)),
+    seed=st.integers(0, 2**32),
+    default=st.sampled_from([Action.ALLOW, Action.DENY]),
+)
 def test_kernel_agrees_with_reference_and_image(
     enforcement: Enforcement, program: VerdictProgram, policies: PolicySet, seed: int, default: Action
 ) -> None:
     source = random.Random(seed)
-    image = compiled(policies, default)
+    image, backends = compiled(policies, default), Backends(policies, source)
     reader = ImageReader(image.cells)
     paths = {FIRST_ID + n: random_path(source) for n in range(PATHS_A_SET)}
     labels = {number: label_at(reader, path) for number, path in paths.items()}
     chains = {number: select(policies, path) for number, path in paths.items()}
-    put_in_force(enforcement, image, labels)
+    put_in_force(enforcement, image, labels, backends.alive)
     asked = [
-        Asked(random_flow(source), source.choice(list(paths)), source.choice([0, *paths])) for _ in range(FLOWS_A_SET)
+        Asked(random_flow(source, rewriting=True), source.choice(list(paths)), source.choice([0, *paths]))
+        for _ in range(FLOWS_A_SET)
     ]
     for question, answer in zip(asked, program.ask(asked), strict=True):
         both = question.socket_id not in (0, question.task_id)
         socket_label = labels[question.socket_id] if both else None
-        image_says = reader.judge(labels[question.task_id], socket_label, question.flow)
-        assert answer[1:] == (
-            image_says.denied,
-            image_says.errno,
-            image_says.shadow_denied,
-            image_says.by_socket,
-            image_says.rule_id,
-            image_says.shadow_rule_id,
-        )
+        image_says = reader.judge(labels[question.task_id], socket_label, question.flow, backends.choose_number)
+        assert answer[1:-1] == told_by_image(image_says), (question, answer)
         socket_chain = chains[question.socket_id] if both else None
-        decision = judge(chains[question.task_id], socket_chain, question.flow, default)
-        assert told(image, answer) == decided(decision, question)
+        decision = judge(chains[question.task_id], socket_chain, question.flow, default, backends.choose)
+        assert told(image, answer) == in_words(decision, question.flow), question
 
 
 @settings(max_examples=max(SETS // 5, 1), deadline=None, suppress_health_check=SLOW)
