@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ from cgnetd.kernel.cgroup import CgroupRoot
 from cgnetd.kernel.features import Features
 from cgnetd.kernel.flush import flush
 from cgnetd.kernel.hooks import HOOKS
-from cgnetd.kernel.programs import Programs
+from cgnetd.kernel.programs import Programs, Signature, signature, use_maps
 from cgnetd.kernel.store import Store
 from pybpf import AttachType, Link, Map, MapType, Object, Program
 from support.sandbox import PrivateCgroup, cgroup
@@ -31,6 +32,18 @@ TOP = Path(__file__).parent.parent.parent
 _FUNCTION = re.compile(r'^(SEC\("[^"]+"\)\nint [^{;]*\{\n)', re.MULTILINE)
 
 Attach = Callable[..., Attachments]
+
+
+@functools.cache
+def ours() -> tuple[str, ...]:
+    """The hooks that this kernel has a place for, in the order of attaching."""
+    lacking = features.probe().lacking_hooks()
+    return tuple(name for name in HOOKS if name not in lacking)
+
+
+def all_but(**states: LinkState) -> dict[str, LinkState]:
+    """Every hook is right but these."""
+    return dict.fromkeys(ours(), LinkState.OK) | states
 
 
 @pytest.fixture
@@ -46,37 +59,34 @@ def attach(store: Store, cgroup_root: CgroupRoot, kernel_features: Features, obj
 
 
 def states(attachments: Attachments) -> dict[str, LinkState]:
-    return {name: seen.state for name, seen in attachments.observe(HOOKS).items()}
+    return {name: seen.state for name, seen in attachments.observe(ours()).items()}
 
 
 def link_ids(attachments: Attachments) -> dict[str, int]:
-    return {name: seen.link_id for name, seen in attachments.observe(HOOKS).items()}
-
-
-ALL_OK = dict.fromkeys(HOOKS, LinkState.OK)
+    return {name: seen.link_id for name, seen in attachments.observe(ours()).items()}
 
 
 def test_nothing_is_attached_before(attach: Attach) -> None:
     attachments = attach()
-    assert states(attachments) == dict.fromkeys(HOOKS, LinkState.MISSING)
+    assert states(attachments) == dict.fromkeys(ours(), LinkState.MISSING)
     assert attachments.pinned() == frozenset()
-    assert attachments.detach(HOOKS) == ()
+    assert attachments.detach(ours()) == ()
 
 
 def test_every_hook_attaches_once(attach: Attach) -> None:
     attachments = attach()
-    assert [seen.name for seen in attachments.attach(HOOKS)] == list(HOOKS)
+    assert [seen.name for seen in attachments.attach(ours())] == list(ours())
     before = link_ids(attachments)
-    assert states(attachments) == ALL_OK
-    assert attachments.attach(HOOKS) == ()
+    assert states(attachments) == all_but()
+    assert attachments.attach(ours()) == ()
     assert link_ids(attachments) == before
 
 
 def test_next_daemon_recognises_its_links(attach: Attach) -> None:
-    attach().attach(HOOKS)
+    attach().attach(ours())
     later = attach()
-    assert states(later) == ALL_OK
-    assert later.attach(HOOKS) == ()
+    assert states(later) == all_but()
+    assert later.attach(ours()) == ()
 
 
 def test_only_wanted_hooks_are_attached_and_the_others_go(attach: Attach) -> None:
@@ -90,39 +100,39 @@ def test_only_wanted_hooks_are_attached_and_the_others_go(attach: Attach) -> Non
 @pytest.mark.parametrize("name", ["connect4", "cgroup_mkdir"])
 def test_lost_pin_is_attached_again(attach: Attach, store: Store, name: str) -> None:
     attachments = attach()
-    attachments.attach(HOOKS)
+    attachments.attach(ours())
     (store.pin_dir / "links" / name).unlink()
     later = attach()
-    assert states(later) == ALL_OK | {name: LinkState.MISSING}
-    assert [seen.name for seen in later.attach(HOOKS)] == [name]
-    assert states(later) == ALL_OK
+    assert states(later) == all_but(**{name: LinkState.MISSING})
+    assert [seen.name for seen in later.attach(ours())] == [name]
+    assert states(later) == all_but()
 
 
 @pytest.mark.parametrize("name", ["connect4", "cgroup_mkdir"])
 def test_lost_pin_of_a_held_link_detaches_nothing(attach: Attach, store: Store, name: str) -> None:
     attachments = attach()
-    attachments.attach(HOOKS)
+    attachments.attach(ours())
     before = link_ids(attachments)
     (store.pin_dir / "links" / name).unlink()
     with Link.from_id(before[name]) as link:
         assert link.info().id == before[name]
-    assert [seen.name for seen in attachments.attach(HOOKS)] == [name]
+    assert [seen.name for seen in attachments.attach(ours())] == [name]
     assert link_ids(attachments) == before
 
 
 def test_detached_link_is_attached_again(attach: Attach, store: Store) -> None:
     attachments = attach()
-    attachments.attach(HOOKS)
+    attachments.attach(ours())
     with Link.from_pin(store.pin_dir / "links" / "connect4") as link:
         link.detach()
-    assert states(attachments) == ALL_OK | {"connect4": LinkState.DEAD}
-    attachments.attach(HOOKS)
-    assert states(attachments) == ALL_OK
+    assert states(attachments) == all_but(connect4=LinkState.DEAD)
+    attachments.attach(ours())
+    assert states(attachments) == all_but()
 
 
 def test_program_of_another_hook_in_the_link_is_seen_and_replaced(attach: Attach, store: Store) -> None:
     attachments = attach()
-    attachments.attach(HOOKS)
+    attachments.attach(ours())
     before = link_ids(attachments)
     with (
         Link.from_pin(store.pin_dir / "links" / "connect4") as link,
@@ -130,48 +140,48 @@ def test_program_of_another_hook_in_the_link_is_seen_and_replaced(attach: Attach
     ):
         program.attach_type = AttachType.CGROUP_INET4_CONNECT  # the kernel does not mind
         link.update(program)
-    assert states(attachments) == ALL_OK | {"connect4": LinkState.WRONG_PROGRAM}
-    attachments.attach(HOOKS)
-    assert states(attachments) == ALL_OK
+    assert states(attachments) == all_but(connect4=LinkState.WRONG_PROGRAM)
+    attachments.attach(ours())
+    assert states(attachments) == all_but()
     assert link_ids(attachments) == before
 
 
 def test_links_of_two_hooks_exchanged_are_seen(attach: Attach, store: Store) -> None:
     attachments = attach()
-    attachments.attach(HOOKS)
+    attachments.attach(ours())
     links = store.pin_dir / "links"
     for one, other in (("connect4", "bind4"), ("cgroup_mkdir", "connect6")):
         (links / one).rename(links / "aside")
         (links / other).rename(links / one)
         (links / "aside").rename(links / other)
     wrong = dict.fromkeys(("connect4", "bind4", "cgroup_mkdir", "connect6"), LinkState.WRONG_HOOK)
-    assert states(attachments) == ALL_OK | wrong
-    attachments.attach(HOOKS)
-    assert states(attachments) == ALL_OK
+    assert states(attachments) == all_but(**wrong)
+    attachments.attach(ours())
+    assert states(attachments) == all_but()
 
 
 def test_link_on_another_cgroup_is_seen_and_replaced(
     attach: Attach, store: Store, kernel_features: Features, objects: Path
 ) -> None:
     attachments = attach()
-    attachments.attach(HOOKS)
+    attachments.attach(ours())
     (store.pin_dir / "links" / "connect4").unlink()
     with cgroup() as other, CgroupRoot(other.path) as root:
         with Programs(store, kernel_features, objects) as programs:
             Attachments(store, root, programs).attach(["connect4"])
-        assert states(attachments) == ALL_OK | {"connect4": LinkState.WRONG_CGROUP}
-        attachments.attach(HOOKS)
-    assert states(attachments) == ALL_OK
+        assert states(attachments) == all_but(connect4=LinkState.WRONG_CGROUP)
+        attachments.attach(ours())
+    assert states(attachments) == all_but()
 
 
 def test_other_pin_in_the_place_of_a_link_is_replaced(attach: Attach, store: Store) -> None:
     attachments = attach()
-    attachments.attach(HOOKS)
+    attachments.attach(ours())
     (store.pin_dir / "links" / "connect4").unlink()
     store.maps["stats"].pin(store.pin_dir / "links" / "connect4")
-    assert states(attachments) == ALL_OK | {"connect4": LinkState.NOT_A_LINK}
-    attachments.attach(HOOKS)
-    assert states(attachments) == ALL_OK
+    assert states(attachments) == all_but(connect4=LinkState.NOT_A_LINK)
+    attachments.attach(ours())
+    assert states(attachments) == all_but()
 
 
 @pytest.fixture(scope="module")
@@ -189,17 +199,17 @@ def test_programs_of_another_build_are_replaced_in_their_links(
     attach: Attach, other_objects: Path, objects: Path
 ) -> None:
     before = attach()
-    before.attach(HOOKS)
+    before.attach(ours())
     ids = link_ids(before)
     after = attach(other_objects)
-    assert states(after) == dict.fromkeys(HOOKS, LinkState.WRONG_PROGRAM)
-    assert {seen.state for seen in after.attach(HOOKS)} == {LinkState.WRONG_PROGRAM}
-    assert states(after) == ALL_OK
-    cgroup_hooks = {name for name, hook in HOOKS.items() if not hook.tracepoint}
+    assert states(after) == dict.fromkeys(ours(), LinkState.WRONG_PROGRAM)
+    assert {seen.state for seen in after.attach(ours())} == {LinkState.WRONG_PROGRAM}
+    assert states(after) == all_but()
+    cgroup_hooks = {name for name in ours() if not HOOKS[name].tracepoint}
     assert {name: link_ids(after)[name] for name in cgroup_hooks} == {name: ids[name] for name in cgroup_hooks}
     back = attach(objects)
-    back.attach(HOOKS)
-    assert states(back) == ALL_OK
+    back.attach(ours())
+    assert states(back) == all_but()
 
 
 def test_programs_told_otherwise_are_replaced(
@@ -214,10 +224,28 @@ def test_programs_told_otherwise_are_replaced(
         assert attach().observe(["connect4"])["connect4"].ok
 
 
+def test_map_of_one_object_alone_makes_no_other_program(store: Store, objects: Path, kernel_features: Features) -> None:
+    if not kernel_features.sock_destroy:
+        pytest.skip(features.COSTS["sock_destroy"])
+
+    def load() -> tuple[Signature, frozenset[int]]:
+        path = objects / "destroy.bpf.o"
+        with Object(path) as opened:
+            use_maps(opened, path, store)
+            opened.load()
+            with opened.programs["iter_udp"].open() as program:
+                return signature(program), frozenset(program.info.map_ids)
+
+    (one, one_maps), (other, other_maps) = load(), load()
+    assert one == other
+    assert one.map_ids == {store.maps["peers"].info.id}
+    assert one_maps != other_maps
+
+
 def test_lost_maps_are_found_again_through_the_attached_programs(
     attach: Attach, store: Store, cgroup_root: CgroupRoot
 ) -> None:
-    attach().attach(HOOKS)
+    attach().attach(ours())
     before = store.maps["labels"].info.id
     shutil.rmtree(store.pin_dir / "maps")
     (store.pin_dir / "meta").unlink()
@@ -230,13 +258,13 @@ def test_link_that_was_not_put_in_place_goes_with_the_next_start(
     attach: Attach, store: Store, cgroup_root: CgroupRoot
 ) -> None:
     attachments = attach()
-    attachments.attach(HOOKS)
+    attachments.attach(ours())
     links = store.pin_dir / "links"
     (links / "connect4").rename(links / "new_connect4")
     attachments.attach(["bind4"])
     assert (links / "new_connect4").exists()
     with Store.open(store.pin_dir, cgroup_root, create=True):
-        assert {path.name for path in links.iterdir()} == set(HOOKS) - {"connect4"}
+        assert {path.name for path in links.iterdir()} == set(ours()) - {"connect4"}
 
 
 def test_missing_object_names_the_file(attach: Attach, tmp_path: Path) -> None:
@@ -251,12 +279,12 @@ def test_object_of_other_programs_is_refused(attach: Attach, tmp_path: Path, obj
 
 
 def test_flush_leaves_nothing(attach: Attach, store: Store) -> None:
-    attach().attach(HOOKS)
+    attach().attach(ours())
     store.write_slot(1, bytes(64), b"index", 4, bytes(16))
     with Link.from_pin(store.pin_dir / "links" / "connect4") as held:
         flushed = flush(store.pin_dir)
         assert held.info().cgroup_id == 0  # whoever holds it
-    assert set(flushed.links) == set(HOOKS)
+    assert set(flushed.links) == set(ours())
     assert flushed.left == ()
     assert not store.pin_dir.exists()
     assert flush(store.pin_dir) == type(flushed)()
@@ -319,7 +347,7 @@ def test_ungoverned_calls_are_let_through(attach: Attach, private_cgroup: Privat
             udp.bind(("127.0.0.1", 0))
             return udp.sendto(b"x", ("127.0.0.1", 9)), udp.connect_ex(("127.0.0.1", 9))
 
-    attach().attach(HOOKS)
+    attach().attach(ours())
     assert private_cgroup.call(calls) == (1, 0)
 
 
