@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is shipped beside the programs says the same as they do: completions, manual pages, catalog."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cgnetd.cli import ctl
+from cgnetd.cli.endpoint import HOOKS, KINDS
+from cgnetd.policy.models import KINDS as DOCUMENTS
+from cgnetd.service.events import Kind, Priority
+
+PACKAGING = Path(__file__).parents[2] / "packaging"
+COMPLETIONS = sorted(path for path in (PACKAGING / "completions").iterdir())
+PAGES = sorted((PACKAGING / "man").iterdir())
+
+
+def complete(*words: str) -> list[str]:
+    """What bash offers for the last word of a command line of cgnetctl."""
+    script = 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _cgnetctl; printf "%s\\n" "${COMPREPLY[@]}"'
+    source = str(PACKAGING / "completions" / "cgnetctl.bash")
+    done = subprocess.run(["bash", "-c", script, source, *words], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("path", COMPLETIONS, ids=lambda path: path.name)
+def test_completion_knows_every_verb_and_hook(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert [word for word in (*ctl.VERBS, *HOOKS) if not re.search(rf"\b{word}\b", text)] == []
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_bash_completes_verbs_hooks_and_kinds_of_sockets() -> None:
+    assert complete("cgnetctl", "") == list(ctl.VERBS)
+    assert complete("cgnetctl", "explain", "/a", "") == list(HOOKS)
+    assert complete("cgnetctl", "explain", "/a", "create", "") == list(KINDS)
+    assert "unix" in complete("cgnetctl", "explain", "/a", "connect", "")
+    assert "raw" in complete("cgnetctl", "explain", "/a", "socket", "")
+    assert "--policy-dir" in complete("cgnetctl", "diff", "--")
+
+
+def test_manual_page_tells_every_verb_and_hook() -> None:
+    text = (PACKAGING / "man" / "cgnetctl.1").read_text(encoding="utf-8")
+    assert [verb for verb in ctl.VERBS if f".It Cm {verb}" not in text] == []
+    assert [hook for hook in HOOKS if not re.search(rf"\b{hook}\b", text)] == []
+
+
+def test_manual_page_tells_every_kind_of_document() -> None:
+    text = (PACKAGING / "man" / "cgnetd.policy.5").read_text(encoding="utf-8")
+    assert [kind for kind in DOCUMENTS if f"kind: {kind}" not in text] == []
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_manual_page_is_free_of_faults(path: Path) -> None:
+    done = subprocess.run(
+        ["groff", "-mdoc", "-Tutf8", "-ww", "-z", str(path)], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+
+
+def test_catalog_explains_messages_that_there_are_each_once() -> None:
+    text = (PACKAGING / "catalog" / "cgnetd.catalog").read_text(encoding="utf-8")
+    explained = re.findall(r"^-- ([0-9a-f]{32})$", text, re.MULTILINE)
+    assert len(explained) == len(set(explained))
+    assert set(explained) <= {kind.message_id for kind in Kind}
+    assert {kind.message_id for kind in Kind if kind.priority <= Priority.WARNING} <= set(explained)
