@@ -72,29 +72,39 @@ def egress_rules(
 ) -> Iterator[tuple[int, Rule]]:
     """The rules and the index that each has in the document. Raises TooManyRangesError."""
     for index, (rule, (line, column)) in enumerate(zip(rules, document.places(("spec", "egress")), strict=True)):
-        made = replace(
-            _rule(rule, Section.EGRESS, index, Where(document.file, line, column)),
+        words = [word for word in rule.to if not word.startswith(SERVICE)]
+        made = Rule(
+            name=rule.name or f"egress[{index}]",
+            section=Section.EGRESS,
+            action=_ACTIONS[rule.action],
+            where=Where(document.file, line, column),
+            addresses=addresses.of(words, rule.except_),
             protocols=protocols_of(rule),
             ports=_ports(rule.ports),
             hooks=_hooks(tuple(rule.hooks)),
+            errno=_ERRNOS[rule.errno],
+            log=_logs(rule),
             redirect=_redirect(rule.redirect, services) if rule.redirect else None,
             source=local_addresses(rule.source.address) if rule.source else None,
             unix=tuple(dict.fromkeys(glob for globs in rule.unix for glob in globs)) or None,
         )
-        for one in _expanded(rule, made, addresses, services):
-            yield index, one
+        if len(words) == len(rule.to):
+            yield index, made
+        else:
+            yield from ((index, one) for one in _expanded(rule, made, addresses, services))
 
 
 def _expanded(rule: EgressRule, made: Rule, addresses: Addresses, services: Mapping[str, Service]) -> Iterator[Rule]:
-    words = [word for word in rule.to if not word.startswith(SERVICE)]
-    named = list(dict.fromkeys(word for word in rule.to if word.startswith(SERVICE)))
+    """A rule on services as one for each service and protocol, behind `made` for the words that are none."""
+    named = dict.fromkeys(word for word in rule.to if word.startswith(SERVICE))
     parts = [(word, part) for word in named for part in parts_of(rule, word, services)]
-    if words or not named:
-        yield replace(made, addresses=addresses.of(words, rule.except_))
+    has_other_words = any(word not in named for word in rule.to)
+    if has_other_words:
+        yield made
     for word, part in parts:
         yield replace(
             made,
-            name=made.name if not words and len(parts) == 1 else f"{made.name}/{word}/{part.protocol.value}",
+            name=made.name if not has_other_words and len(parts) == 1 else f"{made.name}/{word}/{part.protocol.value}",
             addresses=addresses.of([word], rule.except_),
             protocols=_only(part.protocol),
             ports=part.ports,
@@ -105,39 +115,40 @@ def _expanded(rule: EgressRule, made: Rule, addresses: Addresses, services: Mapp
 def bind_rules(document: Document, rules: Sequence[BindRule], addresses: Addresses) -> Iterator[tuple[int, Rule]]:
     """The rules and their indexes. Raises TooManyRangesError."""
     for index, (rule, (line, column)) in enumerate(zip(rules, document.places(("spec", "bind")), strict=True)):
-        yield (
-            index,
-            replace(
-                _rule(rule, Section.BIND, index, Where(document.file, line, column)),
-                addresses=addresses.of(rule.addresses, ()),
-                protocols=protocols_of(rule),
-                ports=merged([found for found in rule.ports if found]) if rule.ports else None,
-                ephemeral=None in rule.ports,
-                rewrite=_rewrite(rule.rewrite) if rule.rewrite else None,
-                privileged=rule.privileged,
-            ),
+        made = Rule(
+            name=rule.name or f"bind[{index}]",
+            section=Section.BIND,
+            action=_ACTIONS[rule.action],
+            where=Where(document.file, line, column),
+            addresses=addresses.of(rule.addresses, ()),
+            protocols=protocols_of(rule),
+            ports=merged([found for found in rule.ports if found]) if rule.ports else None,
+            ephemeral=None in rule.ports,
+            errno=_ERRNOS[rule.errno],
+            log=_logs(rule),
+            rewrite=_rewrite(rule.rewrite) if rule.rewrite else None,
+            privileged=rule.privileged,
         )
+        yield index, made
 
 
 def socket_rules(document: Document, rules: Sequence[SocketRule]) -> Iterator[Rule]:
     for index, (rule, (line, column)) in enumerate(zip(rules, document.places(("spec", "socket")), strict=True)):
-        yield replace(
-            _rule(rule, Section.SOCKET, index, Where(document.file, line, column)),
+        yield Rule(
+            name=rule.name or f"socket[{index}]",
+            section=Section.SOCKET,
+            action=_ACTIONS[rule.action],
+            where=Where(document.file, line, column),
+            errno=_ERRNOS[rule.errno],
+            log=_logs(rule),
             families=frozenset(_FAMILIES[word] for word in rule.families) or None,
             types=frozenset(map(SocketType, rule.types)) or None,
             options=_options(rule.options) if rule.options else None,
         )
 
 
-def _rule(rule: RulePart, section: Section, index: int, where: Where) -> Rule:
-    return Rule(
-        name=rule.name or f"{section.value}[{index}]",
-        section=section,
-        action=_ACTIONS[rule.action],
-        where=where,
-        errno=_ERRNOS[rule.errno],
-        log=rule.log if "log" in rule.model_fields_set else rule.action == "deny",
-    )
+def _logs(rule: RulePart) -> bool:
+    return rule.log if "log" in rule.model_fields_set else rule.action == "deny"
 
 
 def protocols_of(rule: EgressRule | BindRule) -> frozenset[Protocol] | None:

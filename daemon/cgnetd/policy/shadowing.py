@@ -45,14 +45,14 @@ def _is_broad(rule: Rule) -> bool:
 
 
 def _is_wider(earlier: Rule, rule: Rule) -> bool:
-    return (
-        earlier.hooks >= rule.hooks
+    return (  # first what tells most rules apart
+        _has_addresses_of(earlier.addresses, rule.addresses)
+        and _has_ports_of(earlier, rule)
+        and _has_names_of(earlier, rule)
+        and earlier.hooks >= rule.hooks
         and _holds(earlier.protocols, rule.protocols)
         and _holds(earlier.families, rule.families)
         and _holds(earlier.types, rule.types)
-        and _has_names_of(earlier, rule)
-        and _has_ports_of(earlier, rule)
-        and _has_addresses_of(earlier.addresses, rule.addresses)
     )
 
 
