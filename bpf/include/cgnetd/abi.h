@@ -96,8 +96,7 @@ enum cgn_action {
 	CGN_ACTION_ALLOW = 1,
 	CGN_ACTION_DENY = 2,
 	CGN_ACTION_PASS = 3, /* leaves this policy, the next one decides */
-	CGN_ACTION_REWRITE =
-		4, /* allowed, but to another address or name: redirect of egress and unix, rewrite of bind */
+	CGN_ACTION_REWRITE = 4, /* allowed, but to another address or name: `redirect`, or `rewrite` of bind */
 };
 
 /* ---- image ------------------------------------------------------------------------------------------------- */
@@ -259,10 +258,7 @@ struct cgn_control { /* cgn_control[0] */
 	__u64 netns; /* cookie of the daemon's network namespace, whose devices and addresses the live cells speak of */
 };
 
-#define CGN_CONTROL_VIEWS (1u << 0) /* rules rewrite, or once did since these pins were made: sockets can hold views   \
-				     */
-
-#define CGN_LABEL_OVERFLOW (1u << 0) /* the chain did not fit: deny everything */
+#define CGN_CONTROL_VIEWS (1u << 0) /* rules rewrite, or did since these pins were made: sockets can hold views */
 
 struct cgn_label {
 	__u32 generation; /* must equal cgn_control.generation[slot], or the label is stale */
