@@ -260,6 +260,8 @@ struct cgn_control { /* cgn_control[0] */
 
 #define CGN_CONTROL_VIEWS (1u << 0) /* rules rewrite, or did since these pins were made: sockets can hold views */
 
+#define CGN_LABEL_OVERFLOW (1u << 0) /* the chain did not fit: deny everything */
+
 struct cgn_label {
 	__u32 generation; /* must equal cgn_control.generation[slot], or the label is stale */
 	__u32 state; /* in the subject automaton */
