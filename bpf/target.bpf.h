@@ -7,25 +7,22 @@
 
 #include "service.bpf.h"
 
-/* The flags of a rule's effect, 0 if it cannot be read; where the effect is, and the id of its service. */
-static __always_inline __u32 cgn_flags_of_rule(const struct cgn_call *call, void *image, __u64 rule, __u32 *effect,
-					       __u32 *service)
+/* Where a rule's effect is, its flags, CGN_EFFECT_*, and the id of its service. False if it cannot be read. */
+static __always_inline bool cgn_effect_of_rule(const struct cgn_call *call, void *image, __u64 rule, __u32 *effect,
+					       __u32 *flags, __u32 *service)
 {
-	__u32 flags;
-
-	if (!image || !cgn_effect(call, image, rule, effect) || !cgn_effect_flags(image, *effect, &flags, service))
-		return 0;
-	return flags;
+	return image && cgn_effect(call, image, rule, effect) && cgn_effect_flags(image, *effect, flags, service);
 }
 
-/* CGN_EFFECT_* of a rule, 0 if it has no effect. */
+/* CGN_EFFECT_* of a rule, 0 if it has none. */
 __noinline __u32 cgn_effects(const struct cgn_call *call, __u64 rule)
 {
-	__u32 effect, service;
+	__u32 effect, flags, service;
 
-	if (!call || !(CGN_CELL_FLAGS(rule) & CGN_RULE_EFFECT))
+	if (!call || !(CGN_CELL_FLAGS(rule) & CGN_RULE_EFFECT) ||
+	    !cgn_effect_of_rule(call, cgn_image(call->slot), rule, &effect, &flags, &service))
 		return 0;
-	return cgn_flags_of_rule(call, cgn_image(call->slot), rule, &effect, &service);
+	return flags;
 }
 
 /*
@@ -41,7 +38,8 @@ __noinline int cgn_aim(struct cgn_call *call, __u64 rule)
 	if (!call)
 		return CGN_AIM_CORRUPT;
 	image = cgn_image(call->slot);
-	flags = cgn_flags_of_rule(call, image, rule, &effect, &service);
+	if (!cgn_effect_of_rule(call, image, rule, &effect, &flags, &service))
+		return CGN_AIM_CORRUPT;
 	call->target_family = call->family;
 	call->service = flags & CGN_EFFECT_SERVICE ? service : 0;
 	if (flags & CGN_EFFECT_SERVICE)
@@ -87,13 +85,13 @@ __noinline int cgn_source(struct cgn_call *call)
 /* The name that a rule on UNIX sockets sends the call to, into `name`. Returns 0 or CGN_AIM_CORRUPT. */
 __noinline int cgn_aim_at_name(const struct cgn_call *call, __u64 rule, struct cgn_name *name)
 {
-	__u32 effect, service;
+	__u32 effect, flags, service;
 	void *image;
 
 	if (!call || !name)
 		return CGN_AIM_CORRUPT;
 	image = cgn_image(call->slot);
-	if (!(cgn_flags_of_rule(call, image, rule, &effect, &service) & CGN_EFFECT_UNIX) ||
+	if (!cgn_effect_of_rule(call, image, rule, &effect, &flags, &service) || !(flags & CGN_EFFECT_UNIX) ||
 	    !cgn_effect_name(image, effect, name))
 		return CGN_AIM_CORRUPT;
 	return 0;
