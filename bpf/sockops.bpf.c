@@ -8,6 +8,7 @@
  */
 #include "origin.bpf.h"
 #include "tcp.bpf.h"
+#include "view.bpf.h"
 
 #define SOL_TCP 6
 #define TCP_CONGESTION 13
@@ -18,36 +19,45 @@
 /* Set before loading: jiffies a second. 0: unknown, no retransmission timeout is set. */
 const volatile __u32 cgn_hz = 0;
 
-/* The tuple of a connection, from this side: as client or as server. */
-static __always_inline void cgn_fill_key(struct cgn_handoff_key *key, struct bpf_sock_ops *ctx, bool is_client)
+static __always_inline void cgn_local_end(struct cgn_endpoint *end, struct bpf_sock_ops *ctx)
 {
-	__u32 family = ctx->family;
-	__u64 *local = is_client ? key->client : key->server, *remote = is_client ? key->server : key->client;
-	__u16 local_port = ctx->local_port, remote_port = bpf_ntohl(ctx->remote_port);
+	__be16 port = bpf_htons(ctx->local_port);
 
-	cgn_widen(local, family, ctx->local_ip4, CGN_WORDS(ctx->local_ip6));
-	key->family = cgn_widen(remote, family, ctx->remote_ip4, CGN_WORDS(ctx->remote_ip6));
-	key->client_port = is_client ? local_port : remote_port;
-	key->server_port = is_client ? remote_port : local_port;
-	key->netns = bpf_get_netns_cookie(ctx);
+	if (ctx->family == AF_INET)
+		cgn_endpoint4(end, ctx->local_ip4, port);
+	else
+		cgn_endpoint6(end, CGN_ADDRESS6(ctx->local_ip6), port);
+}
+
+static __always_inline void cgn_remote_end(struct cgn_endpoint *end, struct bpf_sock_ops *ctx)
+{
+	__be16 port = bpf_htons(bpf_ntohl(ctx->remote_port));
+
+	if (ctx->family == AF_INET)
+		cgn_endpoint4(end, ctx->remote_ip4, port);
+	else
+		cgn_endpoint6(end, CGN_ADDRESS6(ctx->remote_ip6), port);
 }
 
 /* A client is about to connect: what it had asked for waits for the one who accepts. */
-static __always_inline void cgn_hand_over(struct bpf_sock_ops *ctx)
+static __noinline int cgn_hand_over(struct bpf_sock_ops *ctx)
 {
+	struct cgn_endpoint client, server;
 	struct cgn_origin origin = {};
 	struct cgn_handoff_key key;
 	struct cgn_peers *peers;
 	struct bpf_sock *sk = ctx->sk;
 
 	if (!sk || !cgn_has_views())
-		return;
+		return 0;
 	peers = bpf_sk_storage_get(&cgn_peers, sk, NULL, 0);
 	if (!peers)
-		return;
-	cgn_fill_key(&key, ctx, true);
-	if (!cgn_is_redirected_to(&peers->now, &key))
-		return;
+		return 0;
+	cgn_local_end(&client, ctx);
+	cgn_remote_end(&server, ctx);
+	if (!cgn_is_redirected_to(&peers->now, &server))
+		return 0;
+	cgn_fill_key(&key, &client, &server, bpf_get_netns_cookie(ctx));
 	origin.address[0] = peers->now.asked[0];
 	origin.address[1] = peers->now.asked[1];
 	origin.port = peers->now.asked_port;
@@ -55,35 +65,57 @@ static __always_inline void cgn_hand_over(struct bpf_sock_ops *ctx)
 	/* First the flag: nothing may be in the table that its owner's end would not take out. */
 	if (!bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG))
 		bpf_map_update_elem(&cgn_handoffs, &key, &origin, BPF_ANY);
+	return 0;
 }
 
 /* A client's connection has ended. Other programs ask for this event too: most of these have nothing in the table. */
-static __always_inline void cgn_let_go(struct bpf_sock_ops *ctx)
+static __noinline int cgn_let_go(struct bpf_sock_ops *ctx)
 {
+	struct cgn_endpoint client, server;
 	struct cgn_handoff_key key;
 
 	if (ctx->args[1] != BPF_TCP_CLOSE || !cgn_has_views())
-		return;
-	cgn_fill_key(&key, ctx, true);
+		return 0;
+	cgn_local_end(&client, ctx);
+	cgn_remote_end(&server, ctx);
+	cgn_fill_key(&key, &client, &server, bpf_get_netns_cookie(ctx));
 	bpf_map_delete_elem(&cgn_handoffs, &key);
+	return 0;
 }
 
-/* A connection was accepted: its origin, if it was redirected, goes to the new socket. */
-static __always_inline void cgn_take_over(struct bpf_sock_ops *ctx)
+static __always_inline void cgn_keep_origin(void *sk, const struct cgn_origin *origin)
 {
-	struct cgn_origin *origin, *kept;
-	struct cgn_handoff_key key;
-	struct bpf_sock *sk = ctx->sk;
+	struct cgn_origin *kept = bpf_sk_storage_get(&cgn_origins, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 
-	if (!sk || !cgn_has_views())
-		return;
-	cgn_fill_key(&key, ctx, false);
-	origin = bpf_map_lookup_elem(&cgn_handoffs, &key);
-	if (!origin)
-		return;
-	kept = bpf_sk_storage_get(&cgn_origins, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
 	if (kept)
 		*kept = *origin;
+}
+
+/*
+ * A connection was accepted: its origin, if it was redirected, goes to the new socket, and to the MPTCP socket that it
+ * is the first subflow of, which is the one that a program gets.
+ */
+static __noinline int cgn_take_over(struct bpf_sock_ops *ctx)
+{
+	struct cgn_endpoint client, server;
+	struct cgn_handoff_key key;
+	struct cgn_origin *origin;
+	struct bpf_sock *sk = ctx->sk;
+	void *whole;
+
+	if (!sk || !cgn_has_views())
+		return 0;
+	cgn_local_end(&server, ctx);
+	cgn_remote_end(&client, ctx);
+	cgn_fill_key(&key, &client, &server, bpf_get_netns_cookie(ctx));
+	origin = bpf_map_lookup_elem(&cgn_handoffs, &key);
+	if (!origin)
+		return 0;
+	cgn_keep_origin(sk, origin);
+	whole = cgn_whole_socket(sk);
+	if (whole)
+		cgn_keep_origin(whole, origin);
+	return 0;
 }
 
 /*

@@ -8,44 +8,9 @@
 #define SOL_IP 0
 #define SOL_IPV6 41
 #define SO_ORIGINAL_DST 80 /* IP6T_SO_ORIGINAL_DST too */
-#define CGN_IPPROTO_MPTCP 262
 
 #define CGN_SOCKADDR4_BYTES 16
 #define CGN_SOCKADDR6_BYTES 28
-
-/*
- * The origin of an MPTCP connection. It was left with the socket of its first subflow, which is out of reach here, but
- * the addresses are the subflow's: what the client left behind is there as long as that is connected.
- */
-static __always_inline bool cgn_find_handed_over(struct bpf_sockopt *ctx, struct bpf_sock *sk,
-						 struct cgn_origin *origin)
-{
-	struct cgn_handoff_key key;
-	struct cgn_origin *found;
-
-	cgn_widen(key.server, sk->family, sk->src_ip4, CGN_WORDS(sk->src_ip6));
-	key.family = cgn_widen(key.client, sk->family, sk->dst_ip4, CGN_WORDS(sk->dst_ip6));
-	key.server_port = sk->src_port;
-	key.client_port = bpf_ntohs(sk->dst_port);
-	key.netns = bpf_get_netns_cookie(ctx);
-	found = bpf_map_lookup_elem(&cgn_handoffs, &key);
-	if (found)
-		*origin = *found;
-	return found;
-}
-
-static __always_inline bool cgn_find_origin(struct bpf_sockopt *ctx, struct cgn_origin *origin)
-{
-	struct bpf_sock *sk = ctx->sk;
-	struct cgn_origin *kept;
-
-	if (!sk || !cgn_has_views())
-		return false;
-	kept = bpf_sk_storage_get(&cgn_origins, sk, NULL, 0);
-	if (kept)
-		*origin = *kept;
-	return kept || (sk->protocol == CGN_IPPROTO_MPTCP && cgn_find_handed_over(ctx, sk, origin));
-}
 
 /* The verifier takes either store, but not the one that clang would make of both. */
 static __always_inline void cgn_succeed(struct bpf_sockopt *ctx, int bytes)
@@ -93,16 +58,15 @@ static __always_inline void cgn_answer6(struct bpf_sockopt *ctx, const struct cg
 SEC("cgroup/getsockopt")
 int getsockopt(struct bpf_sockopt *ctx)
 {
-	struct cgn_origin origin;
+	struct cgn_origin *origin;
 
-	if (ctx->optname != SO_ORIGINAL_DST || (ctx->level != SOL_IP && ctx->level != SOL_IPV6))
+	if (ctx->optname != SO_ORIGINAL_DST || (ctx->level != SOL_IP && ctx->level != SOL_IPV6) || !cgn_has_views())
 		return 1;
-	if (!cgn_find_origin(ctx, &origin))
-		return 1;
-	if (ctx->level == SOL_IP && origin.family == CGN_FAMILY_V4)
-		cgn_answer4(ctx, &origin);
-	else if (ctx->level == SOL_IPV6 && origin.family == CGN_FAMILY_V6)
-		cgn_answer6(ctx, &origin);
+	origin = ctx->sk ? bpf_sk_storage_get(&cgn_origins, ctx->sk, NULL, 0) : NULL;
+	if (origin && ctx->level == SOL_IP && origin->family == CGN_FAMILY_V4)
+		cgn_answer4(ctx, origin);
+	else if (origin && ctx->level == SOL_IPV6 && origin->family == CGN_FAMILY_V6)
+		cgn_answer6(ctx, origin);
 	return 1;
 }
 
