@@ -71,11 +71,12 @@ __noinline int cgn_source(struct cgn_call *call)
 	if (!call)
 		return CGN_SOURCE_CORRUPT;
 	image = cgn_image(call->slot);
-	flags = cgn_flags_of_rule(call, image, call->rule, &effect, &service);
+	if (!cgn_effect_of_rule(call, image, call->rule, &effect, &flags, &service))
+		return CGN_SOURCE_CORRUPT;
 	wanted = call->family == CGN_FAMILY_V4 ? CGN_EFFECT_SOURCE4 : CGN_EFFECT_SOURCE6;
-	if (flags && !(flags & wanted))
+	if (!(flags & wanted))
 		return CGN_SOURCE_NONE;
-	if (!image || !flags || !cgn_effect_address(image, effect + CGN_EFFECT_SOURCE_V4, call->family, address, &live))
+	if (!cgn_effect_address(image, effect + CGN_EFFECT_SOURCE_V4, call->family, address, &live))
 		return CGN_SOURCE_CORRUPT;
 	call->local[0] = address[0];
 	call->local[1] = address[1];
