@@ -12,6 +12,7 @@ import pytest
 
 from cgnetd.cli import ctl
 from cgnetd.cli.endpoint import HOOKS, KINDS
+from cgnetd.policy.load import Source, parse
 from cgnetd.policy.models import KINDS as DOCUMENTS
 from cgnetd.service.events import Kind, Priority
 
@@ -53,6 +54,13 @@ def test_manual_page_tells_every_verb_and_hook() -> None:
 def test_manual_page_tells_every_kind_of_document() -> None:
     text = (PACKAGING / "man" / "cgnetd.policy.5").read_text(encoding="utf-8")
     assert [kind for kind in DOCUMENTS if f"kind: {kind}" not in text] == []
+
+
+def test_documents_in_the_manual_page_are_valid() -> None:
+    text = (PACKAGING / "man" / "cgnetd.policy.5").read_text(encoding="utf-8")
+    documents = text.partition(".Bd -literal\n")[2].partition(".Ed")[0].encode()
+    result = parse([Source("cgnetd.policy.5", documents)], read_set=lambda _: b"", find_user=len)
+    assert (result.problems, result.warnings) == ((), ())
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
