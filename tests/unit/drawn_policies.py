@@ -47,6 +47,7 @@ LANDMARKS = {
 PORTS = (1, 22, 53, 80, 443, 444, 1024, 8000, 65535)
 PORTFUL = (Protocol.TCP, Protocol.UDP)
 BOTH_HOOKS = frozenset({Hook.CONNECT, Hook.SENDMSG})
+ONE_HOOK = (frozenset({Hook.CONNECT}), frozenset({Hook.SENDMSG}))
 UNIX_GLOBS = (b"/**", b"/run/*", b"/run/**/a", b"/run/?.sock", b"/tmp/[ab]*", b"/run/a", b"\0*", b"\0a*b", b"\0[!a]?")
 UNIX_NAMES = (
     *(b"/run/a", b"/run/x/y/a", b"/run/b.sock", b"/tmp/abc", b"/tmp/c", b"/", b"/run/", b"run/a", b"./a", b"/run/../a"),
@@ -75,23 +76,27 @@ def address_ranges() -> st.SearchStrategy[AddressRanges]:
     v4 = st.lists(addresses_near(4), max_size=6).map(ranges)
     v6 = st.lists(addresses_near(6), max_size=6).map(ranges)
     everything = st.just(AddressRanges(((0, LAST[4]),), ((0, LAST[6]),)))
-    return st.one_of(st.builds(AddressRanges, v4, v6), everything)
+    some = st.builds(AddressRanges, v4, v6)
+    return st.one_of(some, some, some, everything)
 
 
 def port_ranges() -> st.SearchStrategy[tuple[tuple[int, int], ...]]:
     return st.lists(st.sampled_from(PORTS), min_size=2, max_size=6).map(ranges)
 
 
-def endpoints(family: int) -> st.SearchStrategy[Endpoint]:
-    return st.builds(Endpoint, st.just(family), addresses_near(family), st.sampled_from((0, *PORTS)))
+def endpoints(family: int, pool: list[AddressRanges]) -> st.SearchStrategy[Endpoint]:
+    """Where rules begin and end, if any do."""
+    named = [edge for each in pool for span in (each.v4 if family == 4 else each.v6) for edge in span]
+    addresses = st.sampled_from(named) if named else addresses_near(family)
+    return st.builds(Endpoint, st.just(family), addresses, st.sampled_from((0, 0, *PORTS)))
 
 
 @st.composite
-def services(draw: st.DrawFn) -> tuple[Service, ...]:
+def services(draw: st.DrawFn, pool: list[AddressRanges]) -> tuple[Service, ...]:
     """Up to two, with backends of both families."""
     made = []
     for number in range(draw(st.integers(0, 2))):
-        drawn = [draw(st.lists(endpoints(family), min_size=1, max_size=3, unique=True)) for family in (4, 6)]
+        drawn = [draw(st.lists(endpoints(family, pool), min_size=1, max_size=3, unique=True)) for family in (4, 6)]
         ordered = sorted((e for each in drawn for e in each), key=lambda e: (e.family, e.address, e.port))
         backends = tuple(Backend(endpoint, draw(st.integers(1, 100))) for endpoint in ordered)
         errno = draw(st.sampled_from([111, 113]))
@@ -100,16 +105,16 @@ def services(draw: st.DrawFn) -> tuple[Service, ...]:
 
 
 @st.composite
-def redirects(draw: Any, known: tuple[Service, ...]) -> Redirect:
+def redirects(draw: Any, pool: list[AddressRanges], known: tuple[Service, ...]) -> Redirect:
     if known and draw(st.integers(0, 1)):
         return Redirect(service=draw(st.sampled_from(known)))
-    return Redirect(draw(endpoints(4)), draw(endpoints(6)))
+    return Redirect(draw(endpoints(4, pool)), draw(endpoints(6, pool)))
 
 
 @st.composite
 def egress_rules(draw: st.DrawFn, pool: list[AddressRanges], known: tuple[Service, ...]) -> Rule:
     action = draw(st.sampled_from([Action.ALLOW, Action.DENY, Action.PASS, Action.REDIRECT, Action.REDIRECT]))
-    hooks = draw(st.just(BOTH_HOOKS) | st.sampled_from([frozenset({hook}) for hook in BOTH_HOOKS]))
+    hooks = draw(st.just(BOTH_HOOKS) | st.sampled_from(ONE_HOOK))
     if draw(st.integers(0, 3)) == 0:
         return unix_rule(draw, action, hooks)
     can_have_source = action in (Action.ALLOW, Action.REDIRECT)
@@ -121,12 +126,12 @@ def egress_rules(draw: st.DrawFn, pool: list[AddressRanges], known: tuple[Servic
         section=Section.EGRESS,
         action=action,
         where=WHERE,
-        addresses=draw(st.none() | st.sampled_from(pool)),
+        addresses=draw(st.sampled_from([*pool, *pool, None])),
         protocols=draw(some if len(chosen) == len(PORTFUL) else st.none() | some),
-        ports=draw(st.none() | port_ranges()),
+        ports=draw(st.none() | st.none() | port_ranges()),
         hooks=hooks,
         errno=draw(st.sampled_from([1, 13, 111])) if action is Action.DENY else 1,
-        redirect=draw(redirects(known)) if action is Action.REDIRECT else None,
+        redirect=draw(redirects(pool, known)) if action is Action.REDIRECT else None,
         source=source,
     )
 
@@ -208,8 +213,8 @@ DEFAULTS = st.sampled_from([Action.PASS, Action.PASS, Action.PASS, Action.ALLOW,
 
 @st.composite
 def policy_sets(draw: st.DrawFn, *, with_rules: bool = True, max_size: int = 5) -> PolicySet:
-    pool = draw(st.lists(address_ranges(), min_size=1, max_size=4)) if with_rules else []
-    known = draw(services()) if with_rules else ()
+    pool = draw(st.lists(address_ranges(), min_size=2, max_size=5)) if with_rules else []
+    known = draw(services(pool)) if with_rules else ()
     most, fewest = (6, st.sampled_from([0, 3])) if with_rules else (0, st.just(0))
     policies = [
         Policy(
