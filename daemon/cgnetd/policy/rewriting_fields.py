@@ -78,11 +78,10 @@ def _unbindable(family: int, address: int) -> str:
 _target_schema: dict[str, Any] = {"type": "string", "description": "ADDRESS, ADDRESS:PORT, [V6]:PORT or service:NAME"}
 _address_schema: dict[str, Any] = {"type": "string", "description": "IPv4 or IPv6 address"}
 _Target = Annotated[Endpoint | str, PlainValidator(_target), WithJsonSchema(_target_schema)]
-_Source = Annotated[Local, PlainValidator(_address_check(_unusable)), WithJsonSchema(_address_schema)]
 _Bound = Annotated[Local, PlainValidator(_address_check(_unbindable)), WithJsonSchema(_address_schema)]
 Address = Annotated[Local, PlainValidator(_address_check(_unusable)), WithJsonSchema(_address_schema)]
 Targets = Annotated[list[_Target], BeforeValidator(_listed), _one_or_more(_target_schema)]
-Sources = Annotated[list[_Source], BeforeValidator(_listed), _one_or_more(_address_schema)]
+Sources = Annotated[list[Address], BeforeValidator(_listed), _one_or_more(_address_schema)]
 BoundAddresses = Annotated[list[_Bound], BeforeValidator(_listed), _one_or_more(_address_schema)]
 
 

@@ -12,8 +12,17 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from .fields import GIVEN, SERVICE, AddressWord, BindPort, Port, PortNumber, RuleName, ToWord, refuse
 from .part import ActionWord, ErrnoWord, Part
-from .rewriting_fields import BoundAddresses, Device, Mark, Priority, Sources, Targets, UnixName, UnixNames
-from .rewriting_fields import two_of_a_family as two_of_one
+from .rewriting_fields import (
+    BoundAddresses,
+    Device,
+    Mark,
+    Priority,
+    Sources,
+    Targets,
+    UnixName,
+    UnixNames,
+    two_of_a_family,
+)
 from .types import Endpoint
 
 EgressAction = Literal["allow", "deny", "redirect", "pass"]
@@ -56,7 +65,7 @@ class RedirectPart(Part):
         endpoints = [(target.family, 0) for target in value if isinstance(target, Endpoint)]
         if len(endpoints) < len(value) and len(value) > 1:
             raise refuse("has a service beside other targets: accepted is one service alone")
-        if two_of_one(endpoints):
+        if two_of_a_family(endpoints):
             raise refuse("has two targets of one family: accepted is at most one IPv4 and one IPv6 target")
         return value
 
@@ -73,7 +82,7 @@ class SourcePart(Part):
     @field_validator("address")
     @classmethod
     def _is_one_a_family(cls, value: Sources) -> Sources:
-        if two_of_one(value):
+        if two_of_a_family(value):
             raise refuse(_ONE_A_FAMILY)
         return value
 
@@ -143,7 +152,7 @@ class RewritePart(Part):
     @field_validator("address")
     @classmethod
     def _is_one_a_family(cls, value: BoundAddresses) -> BoundAddresses:
-        if two_of_one(value):
+        if two_of_a_family(value):
             raise refuse(_ONE_A_FAMILY)
         return value
 
