@@ -13,7 +13,8 @@ import pytest
 from cgnetd.datapath import abi
 
 INCLUDE = Path(__file__).parents[2] / "bpf" / "include"
-HEADER = INCLUDE / "cgnetd" / "abi.h"
+HEADERS = (INCLUDE / "cgnetd" / "abi.h", INCLUDE / "cgnetd" / "views.h")
+TEXT = "".join(header.read_text() for header in HEADERS)
 DEFINE = re.compile(r"^#define (CGN_\w+) ", re.MULTILINE)
 ENUMERATOR = re.compile(r"^\s+(CGN_\w+) = ", re.MULTILINE)
 STRUCT = re.compile(r"^struct (cgn_\w+) \{", re.MULTILINE)
@@ -29,7 +30,7 @@ def in_c(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     compiler = shutil.which("cc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("no C compiler (cc, clang): the ABI header cannot be compared")
-    lines = [f'printf("{name} %llu\\n", (unsigned long long)({name}));' for name in constants(HEADER.read_text())]
+    lines = [f'printf("{name} %llu\\n", (unsigned long long)({name}));' for name in constants(TEXT)]
     for layout in abi.LAYOUTS:
         lines.append(f'printf("sizeof {layout.name} %zu\\n", sizeof(struct {layout.name}));')
         for field, _ in layout.fields:
@@ -46,20 +47,20 @@ def in_c(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
 
 
 def test_every_constant_of_the_header_is_mirrored_with_its_value(in_c: dict[str, int]) -> None:
-    names = constants(HEADER.read_text())
+    names = constants(TEXT)
     assert len(names) > 70
     mirrored = {name: getattr(abi, name.removeprefix("CGN_"), None) for name in names}
     assert mirrored == {name: in_c[name] for name in names}
 
 
 def test_the_mirror_has_no_constant_that_the_header_lacks() -> None:
-    names = {name.removeprefix("CGN_") for name in constants(HEADER.read_text())}
+    names = {name.removeprefix("CGN_") for name in constants(TEXT)}
     ours = {name for name, value in vars(abi).items() if name.isupper() and isinstance(value, int)}
     assert ours == names
 
 
 def test_every_struct_is_mirrored_with_its_size(in_c: dict[str, int]) -> None:
-    assert {layout.name for layout in abi.LAYOUTS} == set(STRUCT.findall(HEADER.read_text()))
+    assert {layout.name for layout in abi.LAYOUTS} == set(STRUCT.findall(TEXT))
     assert {x.name: x.size for x in abi.LAYOUTS} == {x.name: in_c[f"sizeof {x.name}"] for x in abi.LAYOUTS}
 
 
@@ -70,7 +71,7 @@ def test_every_field_of_a_struct_is_at_its_offset(layout: abi.Layout, in_c: dict
 
 @pytest.mark.parametrize("layout", abi.LAYOUTS, ids=lambda layout: layout.name)
 def test_every_field_of_a_struct_is_mirrored_by_name(layout: abi.Layout) -> None:
-    body = re.search(rf"^struct {layout.name} \{{(.*?)^\}};", HEADER.read_text(), re.MULTILINE | re.DOTALL)
+    body = re.search(rf"^struct {layout.name} \{{(.*?)^\}};", TEXT, re.MULTILINE | re.DOTALL)
     assert body is not None
     code = re.sub(r"/\*.*?\*/", "", body.group(1), flags=re.DOTALL)
     fields = re.findall(r"(\w+)(?:\[\w+\])?;", code)

@@ -12,8 +12,8 @@
  *           the order of evaluation. Kept in the map cgn_labels, keyed by cgroup id.
  *   image   everything that was compiled from the policy set: an immutable array of 64-bit cells, reached through the
  *           map-in-map cgn_images[slot]. Offsets are in cells. The two halves of a cell are written HI | LO.
- *   live    what changes while a generation is in force: indexes of network devices, addresses that the host has,
- * backends that are alive. An array of 64-bit cells beside the image, cgn_live[slot], written by the daemon one aligned
+ *   live    what changes while a generation is in force: indexes of devices, addresses that the host has, backends that
+ *           are alive. An array of 64-bit cells beside the image, cgn_live[slot], written by the daemon one aligned
  *           cell at a time. Which cell means what is the image's.
  *   chain   the verdict walks the policies of the label; within one policy the cost does not depend on its rules.
  *
@@ -25,6 +25,7 @@
 #ifndef __bpf__
 #include <linux/types.h>
 #endif
+#include "views.h"
 
 #define CGN_MAGIC 0x6e676331u /* "1cgn" */
 #define CGN_ABI_VERSION 2
@@ -372,34 +373,6 @@ struct cgn_cgroup_record { /* cgn_events: a governed cgroup came, or one could n
 	char name[CGN_NAME_MAX];
 };
 
-/* ---- views: what a program sees of its rewritten sockets, kept with the socket -------------------------------------
- */
-
-struct cgn_view { /* a peer or a local address: as the program asked for it, and as it is */
-	__u64 asked[2]; /* as cgn_flow_key.address */
-	__u64 actual[2];
-	__u64 service; /* CGN_SERVICE_KEY of the service, 0 if it is none's */
-	__u16 asked_port;
-	__u16 actual_port;
-	__u8 family; /* of both; 0: no view */
-	__u8 reserved[3];
-};
-
-struct cgn_peers { /* cgn_peers: of connect() */
-	struct cgn_view now;
-	struct cgn_view before; /* the one before: a connect() that fails leaves the old peer in place */
-};
-
-struct cgn_origin { /* cgn_origins: what the client of an accepted connection had asked for */
-	__u64 address[2];
-	__u16 port;
-	__u8 family; /* 0: unknown */
-	__u8 reserved[5];
-};
-
-_Static_assert(sizeof(struct cgn_view) == 48, "cgn_view");
-_Static_assert(sizeof(struct cgn_peers) == 96, "cgn_peers");
-_Static_assert(sizeof(struct cgn_origin) == 24, "cgn_origin");
 _Static_assert(sizeof(struct cgn_meta) == 64, "cgn_meta");
 _Static_assert(sizeof(struct cgn_control) == 48, "cgn_control");
 _Static_assert(sizeof(struct cgn_label) == 64, "cgn_label");
