@@ -44,7 +44,7 @@ __noinline int cgn_aim(struct cgn_call *call, __u64 rule)
 	call->service = flags & CGN_EFFECT_SERVICE ? service : 0;
 	if (flags & CGN_EFFECT_SERVICE)
 		return CGN_AIM_SERVICE;
-	if (!image || !flags || !cgn_effect_address(image, effect + CGN_EFFECT_TO_V4, call->family, address, &port))
+	if (!cgn_effect_address(image, effect + CGN_EFFECT_TO_V4, call->family, address, &port))
 		return CGN_AIM_CORRUPT;
 	wanted = call->family == CGN_FAMILY_V4 ? CGN_EFFECT_TO4 : CGN_EFFECT_TO6;
 	if (call->direction == CGN_DIR_EGRESS && !(flags & wanted))
