@@ -95,6 +95,17 @@ def unshare(flags: int) -> None:
         raise OSError(ctypes.get_errno(), "unshare")
 
 
+def enter_netns(path: os.PathLike[str]) -> None:
+    """Move the calling thread into a network namespace. Raises what the kernel says."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if _libc.setns(fd, CLONE_NEWNET):
+            number = ctypes.get_errno()
+            raise OSError(number, f"setns: {os.strerror(number)}")
+    finally:
+        os.close(fd)
+
+
 def syscall(number: int, *args: int) -> int:
     return _result(_libc.syscall(*(ctypes.c_long(a) for a in (number, *args))))
 
