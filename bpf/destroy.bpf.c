@@ -4,15 +4,15 @@
  * network namespace that opens the iterator. For kernels with bpf_sock_destroy() (6.5). Not attached to anything. Must
  * not know why a backend is to be left.
  */
+#include "endpoint.bpf.h"
 #include "kernel_types.bpf.h"
 #include "maps.bpf.h"
-#include <bpf/bpf_endian.h>
 
 /* Whose sockets: cgn_doomed[0], set before each walk. Of this object alone. */
 struct cgn_doom {
 	__u64 service; /* CGN_SERVICE_KEY; 0 closes nothing */
 	__u64 address[2]; /* of the backend, as cgn_flow_key.address */
-	__u16 port;
+	__u16 port; /* 0: any */
 	__u8 family; /* CGN_FAMILY_V4 or CGN_FAMILY_V6 */
 	__u8 reserved[5];
 	__u64 destroyed; /* out: sockets closed, added up */
@@ -53,7 +53,7 @@ extern int bpf_sock_destroy(struct sock_common *sock) __ksym __weak;
 static __always_inline bool cgn_is_doomed(const struct cgn_view *view, const struct cgn_doom *doom)
 {
 	return doom->service && view->service == doom->service && view->family == doom->family &&
-	       view->actual_port == doom->port && view->actual[0] == doom->address[0] &&
+	       (!doom->port || view->actual_port == doom->port) && view->actual[0] == doom->address[0] &&
 	       view->actual[1] == doom->address[1];
 }
 
@@ -63,17 +63,18 @@ static __always_inline bool cgn_is_whole(struct sock_common *sk)
 	return sk->skc_state != CGN_TCP_TIME_WAIT && sk->skc_state != CGN_TCP_NEW_SYN_RECV;
 }
 
-/* Whether the socket is connected to the backend. What connect() left stays when it failed or was undone later. */
-static __always_inline bool cgn_is_connected(struct sock_common *sk, const struct cgn_doom *doom)
+/* Whether the view is of what the socket is connected to: it stays when connect() failed or was undone later. */
+static __always_inline bool cgn_is_connected(struct sock_common *sk, const struct cgn_view *view)
 {
 	const __be32 *words = sk->skc_v6_daddr.in6_u.u6_addr32;
+	__u64 address[2];
 
-	if (sk->skc_dport != bpf_htons(doom->port))
+	if (sk->skc_dport != bpf_htons(view->actual_port))
 		return false;
-	if (doom->family == CGN_FAMILY_V4)
-		return bpf_ntohl(sk->skc_daddr) == doom->address[1];
-	return ((__u64)bpf_ntohl(words[0]) << 32 | bpf_ntohl(words[1])) == doom->address[0] &&
-	       ((__u64)bpf_ntohl(words[2]) << 32 | bpf_ntohl(words[3])) == doom->address[1];
+	if (view->family == CGN_FAMILY_V4)
+		return bpf_ntohl(sk->skc_daddr) == view->actual[1];
+	cgn_from_words(address, words);
+	return address[0] == view->actual[0] && address[1] == view->actual[1];
 }
 
 static __always_inline void cgn_destroy(struct sock_common *sk)
@@ -83,10 +84,10 @@ static __always_inline void cgn_destroy(struct sock_common *sk)
 	__u32 zero = 0;
 
 	doom = bpf_map_lookup_elem(&cgn_doomed, &zero);
-	if (!doom || !sk || !cgn_is_whole(sk) || !cgn_is_connected(sk, doom))
+	if (!doom || !sk || !cgn_is_whole(sk))
 		return;
 	peers = bpf_sk_storage_get(&cgn_peers, sk, NULL, 0);
-	if (peers && cgn_is_doomed(&peers->now, doom) && !bpf_sock_destroy(sk))
+	if (peers && cgn_is_doomed(&peers->now, doom) && cgn_is_connected(sk, &peers->now) && !bpf_sock_destroy(sk))
 		__sync_fetch_and_add(&doom->destroyed, 1);
 }
 
