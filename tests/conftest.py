@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 
 from support import sandbox
 from support.sandbox import PrivateCgroup
+
+TOP = Path(__file__).parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -70,3 +73,11 @@ def clang() -> str:
     if found is None:
         pytest.skip("no clang in PATH; install it: apt-get install clang")
     return found
+
+
+@pytest.fixture(scope="session")
+def objects(tmp_path_factory: pytest.TempPathFactory, clang: str) -> Path:
+    """The shipped programs, built from the tree as it is."""
+    out = tmp_path_factory.mktemp("objects")
+    subprocess.run(["make", "-s", "-C", TOP / "bpf", f"OUT={out}", f"CLANG={clang}"], check=True)
+    return out

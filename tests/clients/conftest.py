@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,6 @@ from clients.policies import DNS, FAMILIES, WEB, Detour, Family
 from clients.stage import Stage, program, stop
 
 HERE = Path(__file__).parent
-TOP = HERE.parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,15 +33,7 @@ def pytest_make_parametrize_id(val: object) -> str | None:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory, clang: str) -> Path:
-    """The shipped programs of the kernel side, built from the tree as it is."""
-    out = tmp_path_factory.mktemp("objects")
-    subprocess.run(["make", "-s", "-C", TOP / "bpf", f"OUT={out}", f"CLANG={clang}"], check=True)
-    return out
-
-
-@pytest.fixture(scope="session")
-def stage(tmp_path_factory: pytest.TempPathFactory, built: Path) -> Iterator[Stage]:
+def stage(tmp_path_factory: pytest.TempPathFactory, objects: Path) -> Iterator[Stage]:
     """Redirects in force, and behind them HTTP and DNS servers that tell how they were reached."""
     if os.geteuid() != 0:
         pytest.skip("not root")
@@ -52,7 +42,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, built: Path) -> Iterator[Sta
     except CgnetdError as error:
         pytest.skip(str(error))
     program("iproute2", "ip")
-    with Stage(tmp_path_factory.mktemp("stage"), built) as made:
+    with Stage(tmp_path_factory.mktemp("stage"), objects) as made:
         places = [(family.actual, WEB.actual) for family in FAMILIES]
         places += [(origin, WEB.asked) for detour in policies.DETOURS for origin in detour.origins]
         words = [str(word) for place in places for word in place]

@@ -64,14 +64,6 @@ def _open_fds() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def objects(tmp_path_factory: pytest.TempPathFactory, clang: str) -> Path:
-    """The shipped programs, built from the tree as it is."""
-    out = tmp_path_factory.mktemp("objects")
-    subprocess.run(["make", "-s", "-C", TOP / "bpf", f"OUT={out}", f"CLANG={clang}"], check=True)
-    return out
-
-
-@pytest.fixture(scope="session")
 def compile_bpf(tmp_path_factory: pytest.TempPathFactory, clang: str) -> Callable[[str], Path]:
     """Builds a test program of tests/kernel/bpf: name without ending, optional -D words -> object file."""
 
