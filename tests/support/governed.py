@@ -35,11 +35,15 @@ def policy(allowed: int = OPEN) -> str:
 
 
 def connect(cgroup: PrivateCgroup, port: int) -> int:
-    """Connect a UDP socket to loopback from inside a cgroup: 0, or the errno it got. Nobody needs to listen."""
+    """Connect a new UDP socket to loopback from inside a cgroup: 0, or the errno that one of the two calls got. Nobody
+    needs to listen."""
 
     def call() -> int:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
-            return made.connect_ex(("127.0.0.1", port))
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+                return made.connect_ex(("127.0.0.1", port))
+        except OSError as error:
+            return error.errno or 0
 
     found: int = cgroup.call(call)
     return found

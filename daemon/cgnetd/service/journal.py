@@ -77,7 +77,7 @@ def fields_of(record: Record) -> dict[str, str]:
         "SYSLOG_IDENTIFIER": "cgnetd",
     }
     for name, value in record.to_json().items():
-        if name not in ("time", "message") and value not in ("", None):
+        if name not in ("time", "message") and value not in ("", None) and (value or name != "new_port"):
             fields[f"CGNETD_{name.upper()}"] = _text(value)
     if isinstance(record, FlowEvent):
         fields |= _object_fields(record)
