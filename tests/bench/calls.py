@@ -2,24 +2,23 @@
 """What a verdict adds to a socket call: an ungoverned cgroup, 1 rule and 1,000 rules, against two baselines.
 
 "none" is a host without any program, "empty" one with a program that does nothing: what the kernel takes for calling it
-is the floor for every policy. One process a setting, all pinned to one CPU, take turns; a ratio compares two turns of
-the same round. Must not know how results are shown.
+is the floor for every policy. Must not know how results are shown.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
 import statistics
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from bench.floor import EmptyPrograms
-from cgnetd.datapath.compile import compile_image
+from bench.turns import Worker, paired
+from cgnetd.datapath.compile import Image, compile_image
+from cgnetd.datapath.state import hooks_in_force
+from cgnetd.kernel import features
 from cgnetd.kernel.hooks import HOOKS
 from cgnetd.policy.load import Source, parse
 from cgnetd.policy.types import Action
@@ -32,29 +31,6 @@ CGROUPS = {NONE: "none", EMPTY: "empty", "ungoverned": "free", "1 rule": "one", 
 OPERATIONS = {"sendto": 20_000, "sendto-drained": 20_000, "connect": 20_000, "tcp": 1_000}  # name -> calls a turn
 FIRST_PORT = 21_000
 _HEAD = "apiVersion: cgnetd/v1\nkind: Policy\nmetadata: {{name: {name}}}\nspec:\n  subject: {{cgroups: [/{name}]}}\n"
-
-
-class Worker:
-    """A process that measures, in a cgroup of its own."""
-
-    def __init__(self, program: Path, cgroup: Path, port: int) -> None:
-        command = [str(program), str(cgroup), str(port)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        os.sched_setaffinity(self._process.pid, {max(os.sched_getaffinity(0))})
-
-    def turn(self, operation: str, count: int) -> float:
-        """Nanoseconds a call."""
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(f"{operation} {count}\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline()) / count
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._process.communicate()
 
 
 def policies() -> bytes:
@@ -80,7 +56,7 @@ def measure(scratch: Path, objects: Path, rounds: int) -> dict[str, Any]:
         enforcement = stack.enter_context(Enforcement(cgroup.path, pins / "cgnetd", objects))
         empty = stack.enter_context(EmptyPrograms(cgroup.path))
         workers = {
-            setting: stack.enter_context(Worker(program, cgroup.child(name).path, FIRST_PORT + number))
+            setting: stack.enter_context(Worker([program, cgroup.child(name).path, str(FIRST_PORT + number)]))
             for number, (setting, name) in enumerate(CGROUPS.items())
         }
         enforcement.load(image)
@@ -90,9 +66,10 @@ def measure(scratch: Path, objects: Path, rounds: int) -> dict[str, Any]:
 
 
 def _round(enforcement: Enforcement, empty: EmptyPrograms, workers: dict[str, Worker]) -> dict[str, dict[str, float]]:
+    hooks = needed_hooks(enforcement.image)
     found: dict[str, dict[str, float]] = {name: {} for name in OPERATIONS}
     for setting, worker in workers.items():
-        with _attached(setting, enforcement, empty):
+        with _attached(setting, enforcement, hooks, empty):
             for name, count in OPERATIONS.items():
                 worker.turn(name, count // 10)
                 found[name][setting] = worker.turn(name, count)
@@ -100,11 +77,11 @@ def _round(enforcement: Enforcement, empty: EmptyPrograms, workers: dict[str, Wo
 
 
 @contextmanager
-def _attached(setting: str, enforcement: Enforcement, empty: EmptyPrograms) -> Iterator[None]:
+def _attached(setting: str, enforcement: Enforcement, hooks: frozenset[str], empty: EmptyPrograms) -> Iterator[None]:
     if setting in (NONE, EMPTY):
         enforcement.links.detach(HOOKS)
     else:
-        enforcement.links.attach(HOOKS)
+        enforcement.links.attach(hooks)
     with empty.attached() if setting == EMPTY else nullcontext():
         yield
 
@@ -113,18 +90,16 @@ def _summary(turns: list[dict[str, float]]) -> dict[str, dict[str, Any]]:
     return {
         setting: {
             "ns": round(statistics.median(turn[setting] for turn in turns), 1),
-            "to_none": _ratio(turns, setting, NONE),
-            "to_empty": _ratio(turns, setting, EMPTY),
+            "to_none": paired(turns, setting, NONE),
+            "to_empty": paired(turns, setting, EMPTY),
         }
         for setting in CGROUPS
     }
 
 
-def _ratio(turns: list[dict[str, float]], setting: str, baseline: str) -> dict[str, float]:
-    """Median and quartiles."""
-    ratios = [turn[setting] / turn[baseline] for turn in turns]
-    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
-    return {"ratio": round(middle, 3), "low": round(low, 3), "high": round(high, 3)}
+def needed_hooks(image: Image) -> frozenset[str]:
+    """What a daemon would attach for the image on this kernel."""
+    return hooks_in_force(image.index) - features.probe().lacking_hooks()
 
 
 def foreign_programs() -> int:

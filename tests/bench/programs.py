@@ -12,7 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.calls import FIRST_PORT, Worker, policies
+from bench.calls import FIRST_PORT, policies
+from bench.turns import Worker
 from cgnetd.datapath.compile import compile_image
 from cgnetd.policy.load import Source, parse
 from cgnetd.policy.types import Action
@@ -37,7 +38,9 @@ def measure(scratch: Path, objects: Path, rounds: int) -> dict[str, Any]:
         places = [root.child(name).path for name in CGROUPS.values()]
         enforcement = stack.enter_context(Enforcement(root.path, pins / "cgnetd", objects))
         enforcement.load(image)
-        workers = [stack.enter_context(Worker(binary, path, FIRST_PORT + n)) for n, path in enumerate(places)]
+        workers = [
+            stack.enter_context(Worker([binary, path, str(FIRST_PORT + number)])) for number, path in enumerate(places)
+        ]
         prog_id = enforcement.links.observe(["sendmsg4"])["sendmsg4"].prog_id
         stack.enter_context(_timed())
         turns = [[_turn(prog_id, worker) for worker in workers] for _ in range(rounds)]

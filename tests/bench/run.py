@@ -19,7 +19,7 @@ from pathlib import Path
 TESTS_PATH = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS_PATH))
 
-from bench import calls, daemon, programs, tables, verdicts  # noqa: E402
+from bench import calls, daemon, programs, redirect, tables, verdicts  # noqa: E402
 
 
 def main() -> int:
@@ -27,7 +27,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="one JSON document instead of tables")
     parser.add_argument("--rounds", type=int, default=15, help="turns of the interleaved measurements")
     parser.add_argument("--idle", type=float, default=20.0, metavar="SECONDS", help="how long to watch the idle daemon")
-    parser.add_argument("--only", choices=("calls", "programs", "verdicts", "reload", "idle"), help="one part only")
+    parser.add_argument(
+        "--only", choices=("calls", "redirect", "programs", "verdicts", "reload", "idle"), help="one part only"
+    )
     args = parser.parse_args()
     if os.geteuid() != 0:
         print("bench: needs root", file=sys.stderr)
@@ -38,6 +40,8 @@ def main() -> int:
         found: dict[str, object] = {"machine": machine()}
         if args.only in (None, "calls"):
             found["calls"] = calls.measure(scratch, objects, args.rounds)
+        if args.only in (None, "redirect"):
+            found["redirect"] = redirect.measure(scratch, objects, args.rounds)
         if args.only in (None, "programs"):
             found["programs"] = programs.measure(scratch, objects, args.rounds)
         if args.only in (None, "verdicts"):

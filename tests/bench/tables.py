@@ -15,6 +15,7 @@ def text(found: Mapping[str, Any]) -> str:
     parts = {
         "machine": _machine,
         "calls": _calls,
+        "redirect": _redirect,
         "programs": _programs,
         "verdicts": _verdicts,
         "reload": _reload,
@@ -31,12 +32,28 @@ def _machine(result: Mapping[str, Any]) -> Iterator[str]:
 
 def _calls(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"calls: ns (median of {result['rounds']} turns), paired ratios [quartiles] to no program and to an empty one"
-    if result["foreign_programs"]:
-        yield f"  ({result['foreign_programs']} programs of others are loaded: the baseline may not be without any)"
+    yield from _foreign(result)
     for operation, settings in result["operations"].items():
         for setting, value in settings.items():
             ratios = f"{_spread(value['to_none'])}   {_spread(value['to_empty'])}"
             yield f"  {operation:<15} {setting:<11} {value['ns']:>9.0f}   {ratios}"
+
+
+def _redirect(result: Mapping[str, Any]) -> Iterator[str]:
+    yield f"redirect: ns (median of {result['rounds']} turns), paired ratios [quartiles] to direct and to nftables"
+    yield from _foreign(result)
+    for setting, program in result["missing"].items():
+        yield f"  ({setting} was left out: {program} is not installed)"
+    for operation, settings in result["operations"].items():
+        for setting, value in settings.items():
+            rival = _spread(value["to_nftables"]) if value["to_nftables"] else ""
+            ratios = f"{_spread(value['to_direct'])}   {rival}"
+            yield f"  {operation:<13} {setting:<20} {value['ns']:>8.0f}   {ratios.rstrip()}"
+
+
+def _foreign(result: Mapping[str, Any]) -> Iterator[str]:
+    if result["foreign_programs"]:
+        yield f"  ({result['foreign_programs']} programs of others are loaded: the baseline may not be without any)"
 
 
 def _spread(ratio: Mapping[str, float]) -> str:

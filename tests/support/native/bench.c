@@ -7,35 +7,13 @@
  * accept, close). All on 127.0.0.1. Must not know policies.
  */
 #define _GNU_SOURCE
+#include "measure.h"
 #include <arpa/inet.h>
-#include <fcntl.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
 
 static struct sockaddr_in target;
 static int receiver, sender, connector, listener;
-
-static void die(const char *what)
-{
-	perror(what);
-	exit(1);
-}
-
-static void join(const char *cgroup)
-{
-	char path[1024];
-
-	snprintf(path, sizeof(path), "%s/cgroup.procs", cgroup);
-	int fd = open(path, O_WRONLY);
-	if (fd < 0 || write(fd, "0", 1) != 1)
-		die(path);
-	close(fd);
-}
 
 static void send_one(void)
 {
@@ -93,14 +71,6 @@ static void open_all(const char *port)
 	if (bind(receiver, (void *)&target, sizeof(target)) || bind(listener, (void *)&target, sizeof(target)) ||
 	    listen(listener, 64))
 		die("bind");
-}
-
-static int64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000LL + now.tv_nsec;
 }
 
 static int64_t measure(const char *operation, long count)
