@@ -98,6 +98,11 @@ class LiveTables:
             for index in range(len(family.backends))
         }
 
+    def reset(self) -> None:
+        """Forget everything: the tables are gone."""
+        self.follow(())
+        self._written.clear()
+
     def close(self) -> None:
         self.host.close()
 

@@ -129,8 +129,8 @@ class Reconciler:
         return self.session is not None and bool(self.session.store.control().flags & abi.CONTROL_VIEWS)
 
     def close(self) -> None:
-        self.live.close()
         self._close_session()
+        self.live.close()
         self._surroundings.close()
 
     # -- what is in force -----------------------------------------------------------------------------------------
@@ -239,6 +239,7 @@ class Reconciler:
         self.session = None
         self.running = None
         self._slots = [None] * abi.SLOTS
+        self.live.reset()
         self.hooks = {}
         self._pace = _Pace()
 
