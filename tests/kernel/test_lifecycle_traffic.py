@@ -109,7 +109,7 @@ def other_objects(tmp_path_factory: pytest.TempPathFactory, clang: str) -> Path:
     sources = shutil.copytree(BPF_SOURCES, tmp_path_factory.mktemp("sources") / "bpf")
     for name, old, new in (
         ("identity.bpf.h", "CGN_DEPTH_MAX 32", "CGN_DEPTH_MAX 31"),
-        ("automaton.bpf.h", "CGN_EDGE_STEPS 9", "CGN_EDGE_STEPS 10"),
+        ("edges.bpf.h", "CGN_EDGE_STEPS 9", "CGN_EDGE_STEPS 10"),
     ):
         text = (sources / name).read_text(encoding="utf-8")
         assert old in text
