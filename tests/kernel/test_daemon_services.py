@@ -78,6 +78,15 @@ except OSError as error:
     print(type(error).__name__)
 """
 
+# Holds a TCP connection to the service, and tells its peer when asked.
+_VIEWER = """
+import socket, sys
+open(sys.argv[1] + "/cgroup.procs", "w").write("0")
+made = socket.create_connection((sys.argv[2], int(sys.argv[3])))
+for _ in sys.stdin:
+    print("%s %d" % made.getpeername(), flush=True)
+"""
+
 
 def policy(*backends: Backend, rise: int = 2, down: str = "keep") -> str:
     listed = ", ".join(f"{{address: 127.0.0.1, port: {backend.port}}}" for backend in backends)
@@ -291,6 +300,34 @@ def test_tcp_flows_of_a_removed_backend_end_by_themselves_or_are_closed(
         assert client.communicate("go\n", timeout=10)[0] == f"{answer}\n"
     closed = [told["closed"] for told in app.records("flows-closed")]
     assert closed == ([] if answer == "kept" else [{"udp": 0, "tcp": 1}])
+
+
+def test_peer_is_what_was_asked_for_over_reloads_and_restarts(app: Governed, one: Backend, two: Backend) -> None:
+    start(app, policy(one))
+    argv = [sys.executable, "-c", _VIEWER, str(app.app.path), VIRTUAL, str(PORT)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as viewer:
+
+        def peer() -> str:
+            assert viewer.stdin is not None
+            assert viewer.stdout is not None
+            viewer.stdin.write("?\n")
+            viewer.stdin.flush()
+            return viewer.stdout.readline().strip()
+
+        seen = [peer()]
+        app.daemon.write_policy("app.yaml", policy(two))
+        app.daemon.ask("reload")
+        seen.append(peer())
+        plain = policy(two).split("---\n")[0].replace('action: redirect, to: ["service:db"]', "action: allow")
+        app.daemon.write_policy("app.yaml", plain)  # nothing rewrites any more, but the socket still holds its view
+        app.daemon.ask("reload")
+        app.daemon.ask("status")
+        seen.append(peer())
+        app.daemon.stop()
+        app.start()
+        seen.append(peer())
+        viewer.communicate(timeout=10)
+    assert seen == [f"{VIRTUAL} {PORT}"] * 4
 
 
 def test_live_cells_that_somebody_edits_are_put_right_and_told(app: Governed, one: Backend, two: Backend) -> None:
