@@ -28,8 +28,10 @@ static __always_inline bool cgn_mark(struct bpf_sock *sk, bool picks_port)
 	struct cgn_stamp *stamp;
 
 	stamp = bpf_sk_storage_get(&cgn_stamps, sk, NULL, picks_port ? BPF_SK_STORAGE_GET_F_CREATE : 0);
-	if (stamp)
+	if (stamp) {
 		stamp->port_is_picked = picks_port;
+		stamp->source_is_ours = false;
+	}
 	return stamp || !picks_port;
 }
 
@@ -67,6 +69,7 @@ static __always_inline int cgn_enforce_bind(struct cgn_call *call, struct bpf_so
 		return CGN_DENY;
 	if (cgn_has_effect(call) && cgn_effects(call, call->rule) & CGN_EFFECT_PRIVILEGED)
 		return CGN_PROCEED | CGN_PRIVILEGED;
+	cgn_remember_quiet(call);
 	return CGN_PROCEED;
 }
 

@@ -29,18 +29,30 @@ static __always_inline void cgn_join_connection(struct cgn_call *call, struct bp
 		cgn_ask_again(call, &peers->now);
 }
 
-/* Binds the socket to the rule's source, without a port: the kernel picks one that suits the destination. */
-static __noinline int cgn_bind_source(struct bpf_sock_addr *ctx, const struct cgn_call *call)
+/*
+ * Binds the socket to the rule's source, without a port: the kernel picks one that suits the destination. The address
+ * stays with the socket until a rule gives it another one. Without memory for the mark no rule can.
+ */
+static __noinline bool cgn_bind_source(struct bpf_sock_addr *ctx, const struct cgn_call *call)
 {
 	struct sockaddr_in6 from6 = {.sin6_family = AF_INET6};
 	struct sockaddr_in from4 = {.sin_family = AF_INET};
+	struct cgn_stamp *stamp;
+	long failed;
 
 	if (ctx->family == AF_INET) {
 		from4.sin_addr.s_addr = bpf_htonl(call->local[1]);
-		return bpf_bind(ctx, (struct sockaddr *)&from4, sizeof(from4));
+		failed = bpf_bind(ctx, (struct sockaddr *)&from4, sizeof(from4));
+	} else {
+		cgn_to_words(from6.sin6_addr.s6_addr32, call->family, call->local);
+		failed = bpf_bind(ctx, (struct sockaddr *)&from6, sizeof(from6));
 	}
-	cgn_to_words(from6.sin6_addr.s6_addr32, call->family, call->local);
-	return bpf_bind(ctx, (struct sockaddr *)&from6, sizeof(from6));
+	if (failed)
+		return false;
+	stamp = bpf_sk_storage_get(&cgn_stamps, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (stamp)
+		stamp->source_is_ours = true;
+	return true;
 }
 
 /* Does what the rule says beyond letting pass, but for writing the new destination. call->rule denies if it cannot. */
@@ -50,7 +62,7 @@ static __always_inline void cgn_apply(struct bpf_sock_addr *ctx, struct cgn_call
 
 	switch (cgn_needs_source(call, ctx->sk, &live)) {
 	case CGN_SOURCE_WANTED:
-		if (!cgn_bind_source(ctx, call))
+		if (cgn_bind_source(ctx, call))
 			break;
 		cgn_fail(call, CGN_EADDRNOTAVAIL, CGN_REASON_NO_SOURCE);
 		return;

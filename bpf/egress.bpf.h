@@ -31,6 +31,17 @@ enum cgn_source_need {
 	CGN_SOURCE_REFUSED = 2, /* call->rule denies now */
 };
 
+/* Whether the address that the socket is bound to was a rule's, and can be another one's now: it has no port. */
+static __always_inline bool cgn_source_is_ours(struct bpf_sock *sk)
+{
+	struct cgn_stamp *stamp;
+
+	if (sk->src_port)
+		return false;
+	stamp = bpf_sk_storage_get(&cgn_stamps, sk, NULL, 0);
+	return stamp && stamp->source_is_ours;
+}
+
 /* Whether the rule's source is still to be given to the socket. One that is bound to another address cannot take it. */
 static __always_inline enum cgn_source_need cgn_needs_source(struct cgn_call *call, struct bpf_sock *sk, int *live)
 {
@@ -46,7 +57,7 @@ static __always_inline enum cgn_source_need cgn_needs_source(struct cgn_call *ca
 	cgn_bound_to(bound, call, sk);
 	if (bound[0] == call->local[0] && bound[1] == call->local[1])
 		return CGN_SOURCE_KEPT;
-	if (!bound[0] && !bound[1])
+	if ((!bound[0] && !bound[1]) || cgn_source_is_ours(sk))
 		return CGN_SOURCE_WANTED;
 	cgn_fail(call, CGN_EADDRNOTAVAIL, CGN_REASON_NO_SOURCE);
 	return CGN_SOURCE_REFUSED;

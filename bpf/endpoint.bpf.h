@@ -16,11 +16,12 @@
 /* The context's arrays may only be read word by word, at constant offsets. */
 #define CGN_ADDRESS6(words) ((const __be32[4]){(words)[0], (words)[1], (words)[2], (words)[3]})
 
-/* An address as cgn_flow_key.address, and a port in host order. */
+/* An address as cgn_flow_key.address, and a port in host order. No padding, as in struct cgn_call. */
 struct cgn_endpoint {
 	__u64 address[2];
 	__u16 port;
-	__u8 family; /* CGN_FAMILY_* */
+	__u16 family; /* CGN_FAMILY_* */
+	__u32 reserved;
 };
 
 static __always_inline bool cgn_is_mapped(const __be32 address[4])
@@ -48,6 +49,7 @@ static __always_inline void cgn_to_words(__be32 words[4], __u8 family, const __u
 static __always_inline void cgn_endpoint4(struct cgn_endpoint *endpoint, __be32 address, __be16 port)
 {
 	endpoint->family = CGN_FAMILY_V4;
+	endpoint->reserved = 0;
 	endpoint->address[0] = 0;
 	endpoint->address[1] = bpf_ntohl(address);
 	endpoint->port = bpf_ntohs(port);
@@ -57,6 +59,7 @@ static __always_inline void cgn_endpoint4(struct cgn_endpoint *endpoint, __be32 
 static __always_inline void cgn_endpoint6_as_is(struct cgn_endpoint *endpoint, const __be32 address[4], __be16 port)
 {
 	endpoint->family = CGN_FAMILY_V6;
+	endpoint->reserved = 0;
 	cgn_from_words(endpoint->address, address);
 	endpoint->port = bpf_ntohs(port);
 }

@@ -120,7 +120,7 @@ static __always_inline bool cgn_is_known(struct cgn_call *call)
 	return true;
 }
 
-/* Remembers that nothing governs the task's cgroup. */
+/* Remembers that nothing governs the task's cgroup, if that is so. The call is no more then. */
 static __always_inline void cgn_remember_quiet(struct cgn_call *call)
 {
 	if (call->socket_id != call->task_id || call->standing != CGN_STANDING_QUIET)

@@ -83,7 +83,8 @@ struct {
 
 /* What a hook leaves on a socket for a later hook of the same socket. */
 struct cgn_stamp {
-	__u64 port_is_picked; /* a bind() to port 0 was allowed: post_bind judges the port that the kernel picks */
+	__u32 port_is_picked; /* a bind() to port 0 was allowed: post_bind judges the port that the kernel picks */
+	__u32 source_is_ours; /* the address that it is bound to was given by a rule, not by the program */
 };
 
 struct {

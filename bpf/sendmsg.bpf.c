@@ -17,25 +17,30 @@ static __always_inline bool cgn_is_for(const struct cgn_call *call, const struct
 }
 
 /*
- * A datagram of a connected socket to its peer, or to what the program takes for its peer, is judged as one to what was
- * asked for, and goes to the peer. Returns whether its address is to be written.
+ * A datagram of a connected socket to its peer stays one: it is judged as one to what was asked for, and nothing is
+ * rewritten any more. What the program takes for its peer counts as the peer: then the address is to be written, and
+ * the answer is true.
  */
-static __noinline bool cgn_keep_peer(struct cgn_call *call, struct bpf_sock *sk, const struct cgn_endpoint *connected)
+static __noinline bool cgn_keep_peer(struct cgn_call *call, struct bpf_sock *sk, bool views)
 {
-	struct cgn_peers *peers = cgn_peers_of(sk, false);
-	const struct cgn_view *view;
+	struct cgn_peers *peers = views ? cgn_peers_of(sk, false) : NULL;
+	const struct cgn_view *view = NULL;
+	struct cgn_endpoint connected;
 
-	if (!peers)
-		return false;
-	view = cgn_view_of_peer(peers, connected);
-	if (!view)
-		return false;
-	if (cgn_is_for(call, connected)) {
-		cgn_ask_again(call, view);
+	cgn_endpoint_of_peer(&connected, sk);
+	if (peers)
+		view = cgn_view_of_peer(peers, &connected);
+	if (cgn_is_for(call, &connected)) {
+		call->has_target = true;
+		call->target[0] = call->address[0];
+		call->target[1] = call->address[1];
+		call->target_port = call->port;
+		if (view)
+			cgn_ask_again(call, view);
 		return false;
 	}
-	if (call->family != view->family || call->port != view->asked_port || call->address[1] != view->asked[1] ||
-	    call->address[0] != view->asked[0])
+	if (!view || call->family != view->family || call->port != view->asked_port ||
+	    call->address[1] != view->asked[1] || call->address[0] != view->asked[0])
 		return false;
 	cgn_ask_again(call, view);
 	return true;
@@ -120,7 +125,6 @@ SEC("cgroup/sendmsg4")
 int sendmsg4(struct bpf_sock_addr *ctx)
 {
 	struct cgn_rewriting rewriting = {};
-	struct cgn_endpoint connected;
 	struct cgn_call call;
 	bool views, begun;
 
@@ -136,10 +140,8 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 		cgn_set_address4(&call, ctx->sk->dst_ip4);
 		call.port = bpf_ntohs(ctx->sk->dst_port);
 	}
-	if (views && ctx->sk->dst_port) {
-		cgn_endpoint_of_peer(&connected, ctx->sk);
-		rewriting.destination = cgn_keep_peer(&call, ctx->sk, &connected);
-	}
+	if (ctx->sk->dst_port)
+		rewriting.destination = cgn_keep_peer(&call, ctx->sk, views);
 	cgn_set_local(&call, ctx->sk);
 	if (begun) {
 		if (cgn_enforce_sendmsg(ctx, &call, views, &rewriting) == CGN_DENY)
@@ -158,7 +160,6 @@ SEC("cgroup/sendmsg6")
 int sendmsg6(struct bpf_sock_addr *ctx)
 {
 	struct cgn_rewriting rewriting = {};
-	struct cgn_endpoint connected;
 	struct cgn_call call;
 	bool views, begun;
 	__be32 words[4];
@@ -175,10 +176,8 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 		cgn_set_address6(&call, CGN_ADDRESS6(ctx->sk->dst_ip6));
 		call.port = bpf_ntohs(ctx->sk->dst_port);
 	}
-	if (views && ctx->sk->dst_port) {
-		cgn_endpoint_of_peer(&connected, ctx->sk);
-		rewriting.destination = cgn_keep_peer(&call, ctx->sk, &connected);
-	}
+	if (ctx->sk->dst_port)
+		rewriting.destination = cgn_keep_peer(&call, ctx->sk, views);
 	cgn_set_local(&call, ctx->sk);
 	if (begun) {
 		if (cgn_enforce_sendmsg(ctx, &call, views, &rewriting) == CGN_DENY)

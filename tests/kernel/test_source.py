@@ -172,6 +172,62 @@ def test_datagram_of_a_source_that_the_host_lacks_is_told(app: Rewriting) -> Non
     assert [record.reason for record in app.records() if record.denied] == [abi.REASON_NO_SOURCE]
 
 
+def test_disconnected_socket_takes_the_source_of_another_rule(app: Rewriting) -> None:
+    """As the sorting of a name's addresses does: one socket, connected to one after the other."""
+
+    def talk() -> Any:
+        with receiver("0.0.0.0", 8080) as server, open_socket("127.0.0.1", socket.SOCK_DGRAM) as sock:
+            seen = []
+            for port in (9090, 8080, 9090, 8080):
+                sock.connect(("127.0.0.1", port))
+                seen.append(sock.getsockname()[0])
+                if port == 8080:
+                    sock.send(b"question")
+                    seen.append(server.recvfrom(100)[1][0])
+                assert libc.connect(sock.fileno(), bytes(16)) == 0
+            sock.bind(("10.0.0.8", 0))
+            return seen, sock.connect_ex(("127.0.0.1", 8080))
+
+    expected = ["127.0.0.9", "10.0.0.7", "10.0.0.7"] * 2
+    assert app.call(talk, *ADDRESSES) == (expected, errno.EADDRNOTAVAIL)
+
+
+def test_ipv4_address_on_an_ipv6_socket_leaves_from_the_source(app: Rewriting) -> None:
+    def talk() -> Any:
+        with (
+            receiver("127.0.0.1", 8080) as server,
+            open_socket("::1", socket.SOCK_DGRAM) as other,
+            open_socket("::1", socket.SOCK_DGRAM) as sock,
+        ):
+            assert libc.sendto(other.fileno(), b"question", 0, libc.sockaddr("127.0.0.1", 8080)) > 0
+            first = server.recvfrom(100)[1][0]
+            assert libc.connect(sock.fileno(), libc.sockaddr("127.0.0.1", 8080)) == 0
+            sock.send(b"question")
+            return first, server.recvfrom(100)[1][0], sock.getsockname()[0]
+
+    assert app.call(talk, *ADDRESSES) == ("10.0.0.7", "10.0.0.7", "::ffff:10.0.0.7")
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_socket_connected_before_the_rule_keeps_its_source_and_peer(app: Rewriting, explicit: bool) -> None:
+    def talk(reload: Callable[[], None]) -> Any:
+        with receiver("127.0.0.1", 8080) as server, open_socket("127.0.0.1", socket.SOCK_DGRAM) as sock:
+            sock.connect(("127.0.0.1", 8080))
+            reload()
+            address = (("127.0.0.1", 8080),) if explicit else ()
+            sock.sendmsg([b"question"], [(socket.IPPROTO_IP, socket.IP_TOS, b"\x08\0\0\0")], 0, *address)
+            return server.recvfrom(100)[1][0]
+
+    try:
+        app.load(HEAD + "  egress: [{action: allow}]\n")
+        assert app.call_reloading(talk, POLICY) == "127.0.0.1"
+        app.load(HEAD + "  egress: [{action: allow}]\n")
+        away = HEAD + "  egress: [{action: redirect, to: [127.0.0.1], redirect: {to: [127.0.0.2]}}]\n"
+        assert app.call_reloading(talk, away) == "127.0.0.1"
+    finally:
+        app.load(POLICY)
+
+
 def test_socket_without_a_rule_keeps_its_own_source(app: Rewriting) -> None:
     def talk() -> Any:
         with receiver("127.0.0.1", 7070) as server, open_socket("127.0.0.1", socket.SOCK_DGRAM) as sock:
