@@ -180,8 +180,8 @@ int recvmsg_unix(struct bpf_sock_addr *ctx)
 	return CGN_PROCEED;
 }
 
-/* Of the calling socket, which is connected to ctx->sk for life. */
-static __always_inline void cgn_show_to_peer(struct bpf_sock_addr *ctx)
+/* Of the calling socket, which is connected to ctx->sk for life. False: ctx->sk has been closed and knows no more. */
+static __always_inline bool cgn_show_to_peer(struct bpf_sock_addr *ctx)
 {
 	struct unix_sock *shown = bpf_skc_to_unix_sock(ctx->sk);
 	struct sock *caller = shown ? shown->peer : NULL;
@@ -189,6 +189,7 @@ static __always_inline void cgn_show_to_peer(struct bpf_sock_addr *ctx)
 
 	if (names)
 		cgn_show(ctx, names);
+	return caller;
 }
 
 /* Many datagram sockets can be connected to ctx->sk: which one asks is what the system call was given. */
@@ -210,10 +211,8 @@ static __noinline int cgn_show_to_caller(struct bpf_sock_addr *ctx)
 SEC("cgroup/getpeername_unix")
 int getpeername_unix(struct bpf_sock_addr *ctx)
 {
-	if (ctx->type == SOCK_DGRAM)
+	if (ctx->type == SOCK_DGRAM || !cgn_show_to_peer(ctx))
 		cgn_show_to_caller(ctx);
-	else
-		cgn_show_to_peer(ctx);
 	return CGN_PROCEED;
 }
 
