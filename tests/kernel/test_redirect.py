@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import socket
 import struct
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -278,3 +281,46 @@ def test_connect_is_judged_once(app: Rewriting, protocol: int) -> None:
     app.load(POLICY)
     app.call(talk)
     assert (app.count("kept"), app.count("default_action")) == (1, 0)
+
+
+NETWORK = """mptcp limits set subflow 2 add_addr_accepted 2
+mptcp endpoint add 10.31.0.9 dev lo subflow fullmesh
+"""
+EXTRA = (
+    HEAD
+    + """\
+  egress: [{name: away, action: redirect, to: [192.0.2.10], redirect: {to: [10.31.0.1]}}]
+  default: {egress: deny}
+"""
+)
+SOL_MPTCP, MPTCP_INFO = 284, 1
+SETTLE_S = 2.0
+
+
+@pytest.mark.skipif(shutil.which("ip") is None, reason="no ip command")
+def test_further_subflow_of_a_redirected_connection_is_judged_as_the_connection(app: Rewriting) -> None:
+    """It goes to the target, which the program may not name itself, from another local address."""
+
+    def talk() -> Any:
+        subprocess.run(["ip", "-batch", "-"], input=NETWORK, text=True, check=True)
+        with listener("10.31.0.1", 5000, MPTCP) as server, open_socket("192.0.2.10", socket.SOCK_STREAM, MPTCP) as sock:
+            sock.connect(("192.0.2.10", 5000))
+            accepted, _ = server.accept()
+            extra, until = 0, time.monotonic() + SETTLE_S
+            with accepted:
+                while not extra and time.monotonic() < until:
+                    sock.sendall(b"x")
+                    accepted.recv(1)
+                    accepted.sendall(b"y")
+                    sock.recv(1)
+                    time.sleep(0.02)
+                    extra = sock.getsockopt(SOL_MPTCP, MPTCP_INFO, 64)[0]
+            with open_socket("10.31.0.1", socket.SOCK_STREAM, MPTCP) as other:
+                return extra, peer_of(sock), other.connect_ex(("10.31.0.1", 5000))
+
+    try:
+        app.load(EXTRA)
+        assert app.call(talk, "10.31.0.1", "10.31.0.9") == (1, ("192.0.2.10", 5000), errno.EPERM)
+        assert (app.count("away"), app.count("default.egress")) == (2, 1)
+    finally:
+        app.load(POLICY)
