@@ -25,6 +25,16 @@ extern int bpf_sock_addr_set_sun_path(struct bpf_sock_addr_kern *sa_kern, const 
 
 #define CGN_SUN_PATH 2 /* where the name begins in struct sockaddr_un */
 
+/*
+ * A length that is in range already, at most that of a name and a NUL. Older verifiers lose sight of its bounds where
+ * clang tests another copy of it than it uses.
+ */
+static __always_inline __u32 cgn_bounded(__u32 length)
+{
+	barrier_var(length);
+	return length <= CGN_UNIX_NAME_MAX + 1 ? length : 0;
+}
+
 /* Reads the name of a context: a path up to its NUL, an abstract name whole. False: there is none. */
 static __always_inline bool cgn_read_name(struct cgn_name *name, struct bpf_sock_addr *ctx)
 {
@@ -39,8 +49,8 @@ static __always_inline bool cgn_read_name(struct cgn_name *name, struct bpf_sock
 		return false;
 	name->length = length;
 	if (!name->bytes[0])
-		return !bpf_probe_read_kernel(name->bytes, length, bytes);
-	copied = bpf_probe_read_kernel_str(name->bytes, length + 1, bytes);
+		return !bpf_probe_read_kernel(name->bytes, cgn_bounded(length), bytes);
+	copied = bpf_probe_read_kernel_str(name->bytes, cgn_bounded(length + 1), bytes);
 	if (copied < 2)
 		return false;
 	name->length = copied - 1;
@@ -54,7 +64,7 @@ static __always_inline bool cgn_write_name(struct bpf_sock_addr *ctx, const char
 		length++;
 	if (!length || length > CGN_UNIX_NAME_MAX)
 		return false;
-	return !bpf_sock_addr_set_sun_path(bpf_cast_to_kern_ctx(ctx), (const __u8 *)bytes, length);
+	return !bpf_sock_addr_set_sun_path(bpf_cast_to_kern_ctx(ctx), (const __u8 *)bytes, cgn_bounded(length));
 }
 
 /* Both have NULs behind them. */
