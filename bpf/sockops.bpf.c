@@ -124,9 +124,16 @@ static __noinline int cgn_take_over(struct bpf_sock_ops *ctx)
  */
 static __always_inline void *cgn_socket_of(struct bpf_sock_ops *ctx)
 {
-	struct bpf_sock_ops_kern *kernel_ops = (void *)cgn_kernel_socket(ctx);
-	struct sock *sk = BPF_CORE_READ(kernel_ops, sk);
+	struct bpf_sock_ops_kern *kernel_ops;
+	struct sock *sk;
 
+	if (cgn_has_rdonly_cast) {
+		kernel_ops = bpf_rdonly_cast(ctx, bpf_core_type_id_kernel(struct bpf_sock_ops_kern));
+		sk = kernel_ops->sk;
+		return sk->__sk_common.skc_state == CGN_TCP_NEW_SYN_RECV ? sk->__sk_common.skc_listener : sk;
+	}
+	kernel_ops = (void *)cgn_kernel_socket(ctx);
+	sk = BPF_CORE_READ(kernel_ops, sk);
 	if (BPF_CORE_READ(sk, __sk_common.skc_state) == CGN_TCP_NEW_SYN_RECV)
 		return BPF_CORE_READ(sk, __sk_common.skc_listener);
 	return sk;

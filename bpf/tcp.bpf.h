@@ -50,16 +50,26 @@ static __always_inline bool cgn_image_is_of(__u32 slot, __u32 generation)
 	return image && cgn_cell(image, CGN_IMAGE_DEFAULT, &fallback) && CGN_HI(fallback) == generation;
 }
 
-/* The label that judges for a socket. `sk` is its address in the kernel. False: nothing governs it. */
-static __always_inline bool cgn_label_of_socket(void *sk, __u32 slot, __u32 generation, __u32 epoch,
+/* The label that judges for a socket `sk` (its address in the kernel) of a cgroup. False: nothing governs it. */
+static __always_inline bool cgn_label_of_socket(void *sk, __u64 cgroup_id, __u32 slot, __u32 generation,
 						struct cgn_label *label)
 {
-	__u64 cgroup_id = cgn_socket_cgroup_id(sk);
-
-	if (cgn_cache_is_quiet(cgroup_id, generation, epoch))
-		return false;
 	cgroup_id = cgn_judge_of_socket(sk, cgroup_id, slot, generation);
 	return cgroup_id && cgn_stand(cgroup_id, slot, generation, label) == CGN_STANDING_GOVERNED;
+}
+
+/*
+ * What this CPU remembers of a cgroup none of whose sockets is tuned: under a family and context that no call has. The
+ * kernel asks several times for each connection, of every cgroup.
+ */
+static __always_inline void cgn_untuned(struct cgn_call *untuned, __u64 cgroup_id, __u32 generation, __u32 epoch)
+{
+	__builtin_memset(untuned, 0, offsetof(struct cgn_call, label));
+	untuned->task_id = cgroup_id;
+	untuned->generation = generation;
+	untuned->epoch = epoch;
+	untuned->family = 255;
+	untuned->context = 255;
 }
 
 /* How a socket is tuned by the generation in force. False: not at all. */
@@ -67,6 +77,7 @@ static __always_inline bool cgn_find_tuning(void *sk, struct cgn_tuning *tuning)
 {
 	__u32 zero = 0, slot, generation;
 	struct cgn_control *control;
+	struct cgn_call untuned;
 	struct cgn_label label;
 
 	control = bpf_map_lookup_elem(&cgn_control, &zero);
@@ -74,13 +85,22 @@ static __always_inline bool cgn_find_tuning(void *sk, struct cgn_tuning *tuning)
 		return false;
 	slot = *(volatile __u32 *)&control->active & (CGN_SLOTS - 1);
 	generation = control->generation[slot];
-	if (!generation || !cgn_label_of_socket(sk, slot, generation, control->epoch, &label) ||
-	    !cgn_image_is_of(slot, generation))
+	if (!generation)
+		return false;
+	cgn_untuned(&untuned, cgn_socket_cgroup_id(sk), generation, *(volatile __u32 *)&control->epoch);
+	if (cgn_cache_find(&untuned))
 		return false;
 	__builtin_memset(tuning, 0, sizeof(*tuning));
-	for (__u32 i = 0; i < CGN_CHAIN_MAX && i < label.governing; i++)
-		cgn_tune_by(tuning, slot, label.policy[i]);
-	return true;
+	if (cgn_label_of_socket(sk, untuned.task_id, slot, generation, &label)) {
+		if (!cgn_image_is_of(slot, generation))
+			return false;
+		for (__u32 i = 0; i < CGN_CHAIN_MAX && i < label.governing; i++)
+			cgn_tune_by(tuning, slot, label.policy[i]);
+	}
+	if (tuning->congestion[0] || tuning->rto_ms || tuning->window)
+		return true;
+	cgn_cache_store(&untuned);
+	return false;
 }
 
 #endif
