@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 REQUIRE_KERNEL := $(if $(CI),--require-kernel)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages bpf demo test lint bench clean
+.PHONY: help setup packages bpf demo test lint bench wheel deb clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,13 @@ lint: setup ## types, style, format
 
 bench: setup ## the cost of a verdict, of a reload, of an idle daemon; needs root
 	@$(PYTHON) tests/bench/run.py
+
+wheel: setup ## what pip installs, the kernel's programs included, into dist/
+	@rm -rf build/lib
+	@$(VENV)/bin/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+
+deb: ## the Debian package, into dist/; DISTRO=trixie: in a copy of a tree of that distribution; LINT=1: with lintian
+	@packaging/build-deb.sh $(if $(LINT),--lint) $(DISTRO)
 
 clean: ## remove what was built, .venv too
 	rm -rf $(VENV) build dist daemon/*.egg-info .mypy_cache .ruff_cache .hypothesis $(OBJECTS)
