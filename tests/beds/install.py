@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checkout, installed where its unit and its documents expect it, as a layer on top of a Debian tree.
+
+Must not know how a tree is made or booted.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from beds.errors import BedError
+from beds.trees import VENV
+
+TOP = Path(__file__).parent.parent.parent
+_COMMAND = """\
+#!{venv}/bin/python -IB
+import sys
+
+from cgnetd.cli.{module} import main
+
+sys.exit(main())
+"""
+_MODULES = {"cgnetd": "daemon", "cgnetctl": "ctl"}
+_FILES = {
+    "packaging/systemd/cgnetd.service": "usr/lib/systemd/system/cgnetd.service",
+    "packaging/tmpfiles.d/cgnetd.conf": "usr/lib/tmpfiles.d/cgnetd.conf",
+    "packaging/catalog/cgnetd.catalog": "usr/lib/systemd/catalog/cgnetd.catalog",
+    "config/cgnetd.yaml": "etc/cgnetd/cgnetd.yaml",
+}
+
+
+def install(layer: Path, python: Path) -> None:
+    """Fill an empty directory with what an installed cgnetd adds to a tree; `python`: the layer that has VENV.
+
+    BedError if the programs of the kernel side are not built.
+    """
+    if not any((TOP / "daemon/cgnetd/kernel/objects").glob("*.bpf.o")):
+        raise BedError("install the checkout: its programs are not built; build them: make bpf")
+    layer.chmod(0o755)
+    for package in ("cgnetd", "pybpf"):
+        target = layer / _packages(python) / package
+        shutil.copytree(TOP / "daemon" / package, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for name, module in _MODULES.items():
+        _write(layer / "usr/bin" / name, _COMMAND.format(venv=VENV, module=module), 0o755)
+    for source, target in _FILES.items():
+        _write(layer / target, (TOP / source).read_text(encoding="utf-8"), 0o644)
+
+
+def _packages(python: Path) -> Path:
+    """The directory of VENV that Python imports from, relative to the root."""
+    found = sorted((python / VENV.lstrip("/") / "lib").glob("python3*/site-packages"))
+    if len(found) != 1:
+        raise BedError(f"install the checkout: no virtual environment in {python}; remove it")
+    return found[0].relative_to(python)
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    os.chmod(path, mode)

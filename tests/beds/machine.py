@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Debian system booted by its own systemd on this kernel, and what can be done in it from outside.
+
+Its changes are in memory: they are gone with it, as are its processes, mounts, network and cgroups. Must not know
+cgnetd.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from beds import commands
+from beds.errors import BedError
+
+BOOT_TIMEOUT_S = 60.0
+RUN_TIMEOUT_S = 60.0
+_TESTS = Path(__file__).parent.parent
+_ENVIRONMENT = {"PATH": commands.PATH, "HOME": "/root", "LC_ALL": "C.UTF-8", "TERM": "dumb"}
+_UP = ("running", "degraded")
+
+
+class Machine:
+    """Boots `layers` (topmost first). `log_dir` gets the console at once and, by `save_logs`, the journal."""
+
+    def __init__(self, layers: Sequence[Path], log_dir: Path) -> None:
+        commands.require("unshare", "nsenter", "setpriv")
+        self.log_dir = log_dir
+        log_dir.mkdir(parents=True, exist_ok=True)
+        console = log_dir / "console.txt"
+        console.touch()
+        lower = ":".join(os.fspath(layer.resolve()) for layer in layers)
+        self._warden = subprocess.Popen(
+            [sys.executable, "-m", "beds.warden", lower, os.fspath(console)],
+            env={**os.environ, "PYTHONPATH": os.fspath(_TESTS)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(log_dir / "warden.txt").open("wb"),
+            start_new_session=True,  # an interrupt at the terminal is for the tests: they end the machine
+        )
+        try:
+            self._meet()
+        except BaseException:
+            self.close()
+            raise
+
+    def _meet(self) -> None:
+        assert self._warden.stdout is not None
+        line = self._warden.stdout.readline()
+        if not line:
+            raise BedError(f"boot a machine: {(self.log_dir / 'warden.txt').read_text(encoding='utf-8')}")
+        found = json.loads(line)
+        self.pid: int = found["pid"]
+        self.cgroup = Path(found["cgroup"])
+        self._await_boot()
+
+    def _await_boot(self) -> None:
+        deadline = time.monotonic() + BOOT_TIMEOUT_S
+        state = ""
+        while self._warden.poll() is None and time.monotonic() < deadline:
+            state = self.try_run("systemctl", "is-system-running").stdout.strip()
+            if state in _UP:
+                return
+            time.sleep(0.05)
+        self.save_logs()
+        words = (self.log_dir / "warden.txt").read_text(encoding="utf-8")
+        raise BedError(f"boot a machine: its state is {state or 'unknown'!r}; see {self.log_dir}\n{words}")
+
+    def command(self, *words: str) -> list[str]:
+        """What runs `words` as the machine's root, when it is run outside."""
+        environment = [f"{name}={value}" for name, value in _ENVIRONMENT.items()]
+        return ["nsenter", "--target", str(self.pid), "--all", "--", "env", "-i", *environment, *words]
+
+    def try_run(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end, whatever that is. subprocess.TimeoutExpired after RUN_TIMEOUT_S."""
+        options = {"stdin": subprocess.DEVNULL, "capture_output": True, "timeout": RUN_TIMEOUT_S} | options
+        return subprocess.run(self.command(*words), text=True, check=False, **options)
+
+    def run(self, *words: str, **options: Any) -> str:
+        """What a command says on stdout; AssertionError with all it says if it fails."""
+        done = self.try_run(*words, **options)
+        assert done.returncode == 0, f"{' '.join(words)}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def path(self, inside: str) -> Path:
+        """A file of the machine, seen from outside. Absolute links in it lead astray."""
+        return Path(f"/proc/{self.pid}/root") / inside.lstrip("/")
+
+    def write(self, inside: str, text: str, mode: int = 0o644) -> None:
+        """Replace a file in one step; its directory is made if it is missing."""
+        path = self.path(inside)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(f".{path.name}.new")
+        fresh.write_text(text, encoding="utf-8")
+        fresh.chmod(mode)
+        fresh.rename(path)
+
+    def journal(self, *options: str) -> list[dict[str, Any]]:
+        """Records of the machine's journal, oldest first, everything written before this call."""
+        self.run("journalctl", "--sync")
+        return [json.loads(line) for line in self.run("journalctl", "-o", "json", *options).splitlines()]
+
+    def save_logs(self) -> None:
+        """The journal and the state of units, into `log_dir`; as much as a broken machine still tells."""
+        wanted: dict[str, Callable[[], subprocess.CompletedProcess[str]]] = {
+            "journal.txt": lambda: self.try_run("journalctl", "--no-pager", "-o", "short-precise"),
+            "units.txt": lambda: self.try_run("systemctl", "--no-pager", "status", "--all"),
+            "cgnetctl-status.txt": lambda: self.try_run("cgnetctl", "status"),
+            "kernel.txt": lambda: subprocess.run(["dmesg"], capture_output=True, text=True, timeout=10, check=False),
+        }
+        for name, ask in wanted.items():
+            try:
+                done = ask()
+                (self.log_dir / name).write_text(done.stdout[-4_000_000:] + done.stderr, encoding="utf-8")
+            except (OSError, subprocess.TimeoutExpired) as error:
+                (self.log_dir / name).write_text(f"{error}\n", encoding="utf-8")
+
+    def close(self) -> None:
+        """End it at once; returns when nothing of it is left."""
+        assert self._warden.stdin is not None
+        assert self._warden.stdout is not None
+        self._warden.stdin.close()
+        self._warden.wait()
+        self._warden.stdout.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Debian trees in layers, each kept in the cache: the system, its kernel, the Python packages that cgnetd needs.
+
+Layers are stacked by overlayfs, so none is ever changed by what runs on it. Must not know who boots them, nor cgnetd's
+own code.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from beds import cache, commands
+
+MIRROR = "http://deb.debian.org/debian"
+VENV = "/usr/lib/cgnetd/venv"
+_HERE = Path(__file__).parent
+_PYPROJECT = _HERE.parent.parent / "pyproject.toml"
+
+# python3-systemd and python3-yaml: what would be compiled. dbus: systemd-run --wait and --pipe talk by it.
+_PACKAGES = (
+    *("systemd", "systemd-sysv", "dbus", "ca-certificates", "libbpf1", "iproute2", "procps", "socat"),
+    *("python3", "python3-venv", "python3-systemd", "python3-yaml"),
+)
+_KERNEL_PACKAGES = ("linux-image-cloud-amd64", "initramfs-tools")
+_TESTERS = ("pytest", "hypothesis")  # of the extra `test`: what a bed runs; it checks no types
+
+# Of every system: one identity, so that no boot is the first; nobody who waits for a terminal or for the network.
+_FINISH = r"""
+set -e
+echo cafe5eedcafe4eed8eedcafe5eedcafe > /etc/machine-id
+echo bed > /etc/hostname
+rm -f /etc/resolv.conf && touch /etc/resolv.conf
+systemctl --quiet mask console-getty.service getty@tty1.service getty-static.service serial-getty@ttyS0.service \
+    systemd-networkd-wait-online.service apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer \
+    e2scrub_all.timer
+apt-get clean
+rm -rf /var/lib/apt/lists/* /var/log/*.log
+"""
+_INSTALL_KERNEL = r"""
+set -e
+export DEBIAN_FRONTEND=noninteractive
+apt-get -q update
+apt-get -q install -y --no-install-recommends "$@"
+apt-get clean
+rm -rf /var/lib/apt/lists/* /boot/System.map-*
+cat > /sbin/bed-init << 'END'
+#!/bin/sh
+mount -t tmpfs -o mode=0755 tmpfs /mnt && mkdir /mnt/bed && tar -xf /dev/vdb -C /mnt/bed && exec /bin/sh /mnt/bed/init
+END
+chmod 755 /sbin/bed-init
+"""
+_INSTALL_PYTHON = r"""
+set -e
+python3 -m venv --system-site-packages "$0"
+"$0"/bin/pip install --quiet --no-cache-dir --no-compile --disable-pip-version-check "$@"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Distro:
+    """`kernel`: what `uname -r` of its kernel package begins with."""
+
+    suite: str
+    release: str
+    kernel: str
+
+
+DISTROS = {
+    distro.suite: distro
+    for distro in (Distro("trixie", "Debian 13", "6.12"), Distro("bookworm", "Debian 12", "6.1"))
+}
+
+
+def system(distro: Distro) -> tuple[Path, ...]:
+    """The layers of a minimal system with systemd and without a kernel, topmost first."""
+    commands.require("debootstrap", "unshare")
+    packages = ",".join(_PACKAGES)
+    command = ["debootstrap", "--variant=minbase", f"--include={packages}", distro.suite]
+    base = cache.kept(
+        f"{distro.suite}-base-{cache.key(MIRROR, *command)}",
+        lambda path: commands.run([*command, os.fspath(path), MIRROR]),
+    )
+    return _layer(f"{distro.suite}-bed", (base,), ["/bin/sh", "-c", _FINISH]), base
+
+
+def kernel(distro: Distro) -> Path:
+    """A layer with the kernel, its modules and its first file system."""
+    return _layer(
+        f"{distro.suite}-kernel", system(distro), ["/bin/sh", "-c", _INSTALL_KERNEL, "sh", *_KERNEL_PACKAGES]
+    )
+
+
+def python(distro: Distro) -> Path:
+    """A layer with what cgnetd and its tests need besides Debian's packages, in VENV."""
+    return _layer(
+        f"{distro.suite}-python", system(distro), ["/bin/sh", "-c", _INSTALL_PYTHON, VENV, *_requirements()]
+    )
+
+
+def _requirements() -> list[str]:
+    project = tomllib.loads(_PYPROJECT.read_text(encoding="utf-8"))["project"]
+    tests = project["optional-dependencies"]["test"]
+    return [*project["dependencies"], *(one for one in tests if one.startswith(_TESTERS))]
+
+
+def _layer(name: str, lower: Sequence[Path], command: Sequence[str]) -> Path:
+    def build(path: Path) -> None:
+        path.mkdir()
+        path.chmod(0o755)  # the directory becomes the root's: what runs as another user must get through
+        with tempfile.TemporaryDirectory(prefix=".work-", dir=path.parent) as work:
+            point, scratch = Path(work, "point"), Path(work, "scratch")
+            point.mkdir()
+            scratch.mkdir()
+            stack = ":".join(map(os.fspath, lower))
+            places = map(os.fspath, (point, stack, path, scratch))
+            inside = ["sh", os.fspath(_HERE / "within.sh"), *places, *command]
+            commands.run(["unshare", "--mount", "--propagation", "private", *inside], _environment())
+
+    return cache.kept(f"{name}-{cache.key(*(path.name for path in lower), *command)}", build)
+
+
+def _environment() -> dict[str, str]:
+    """What holds inside: nothing of the caller's but how to get out, and the certificates of this host."""
+    passed = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")}
+    bundle = "/etc/ssl/certs/ca-certificates.crt"
+    return {**passed, "PATH": commands.PATH, "HOME": "/root", "LC_ALL": "C.UTF-8", "PIP_CERT": bundle}
