@@ -19,7 +19,7 @@ from support import sandbox
 from support.caller import Caller
 from support.cases import Call, CaseFile, load_all
 from support.enforce import Enforcement
-from support.judge import Compiled, ref_name
+from support.judge import Compiled, place_of, ref_name
 
 FILES = load_all()
 
@@ -37,6 +37,7 @@ class Scene:
         if labelled_by == "kernel":
             make_cgroups(case_file, root)
         self.caller = self._stack.enter_context(Caller.of(case_file, root))
+        self._enforcement.store.set_netns(self.caller.netns)
 
     def counted(self) -> Counter[tuple[str, int]]:
         """Calls so far by (rule, kind); rules of the same name in both sections of a policy are one."""
@@ -95,13 +96,29 @@ def _every_call() -> Iterator[object]:
                 yield pytest.param(case_file, labelled_by, call, id=f"{call.name}-{labelled_by}")
 
 
+def check_views(call: Call, seen: dict[str, str]) -> None:
+    """What was seen of the socket is what the case says; an address without a port stands for any port."""
+    if call.reaches is not None:
+        assert plain(seen["at"]) == place_of(call.reaches)
+    for name, wanted in call.shows:
+        found = seen[name]
+        assert wanted in (found, found.rpartition(":")[0].strip("[]")), (name, seen)
+
+
+def plain(text: str) -> str:
+    """An IPv4-mapped address as IPv4."""
+    return text.removeprefix("[::ffff:").replace("]:", ":") if text.startswith("[::ffff:") else text
+
+
 @pytest.mark.parametrize(("case_file", "labelled_by", "call"), list(_every_call()))
 def test_call_gets_its_verdict(stage: Stage, case_file: CaseFile, labelled_by: str, call: Call) -> None:
     scene = stage.scene(case_file, labelled_by)
     before = scene.counted()
-    got = scene.caller.call(call)
+    got, seen = scene.caller.make(call)
     after = scene.counted()
     assert got in ((call.expect,) if call.expect or not call.network else call.network)
+    if got == 0:
+        check_views(call, seen)
     rose = {key for key, count in after.items() if count > before[key]}
     if call.rule is not None:
         assert (call.rule, 0) in rose

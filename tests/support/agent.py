@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The process that makes the calls of one case file: alone in a network namespace, one child per call.
 
-JSON lines on stdin and stdout: first the setting (addresses, listeners), then one request a line, each answered by one
-line. Stays outside the governed cgroups itself. Must not know policies.
+JSON lines on stdin and stdout: first the setting (addresses, listeners, servers), then one request a line, each
+answered by one line. Stays outside the governed cgroups itself. Must not know policies.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from support import calls, libc
+from cgnetd.kernel import netns
+from support import calls, libc, servers, views
 
 CALL_TIMEOUT_S = 5
 KILLED = -1
@@ -37,9 +38,11 @@ _SYSCTLS = {
 def main() -> int:
     setting = json.loads(sys.stdin.readline())
     keep = _enter(setting["addresses"], setting["listeners"])
-    print(json.dumps({"ready": len(keep)}), flush=True)
+    end = _serve(setting["servers"], setting["servers_cgroup"])
+    print(json.dumps({"ready": len(keep), "netns": netns.cookie()}), flush=True)
     for line in sys.stdin:
-        print(json.dumps({"errno": _answer(json.loads(line))}), flush=True)
+        print(json.dumps(_answer(json.loads(line))), flush=True)
+    end()
     return 0
 
 
@@ -67,7 +70,38 @@ def _listener(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _answer(wire: dict[str, Any]) -> int:
+def _serve(places: list[list[Any]], cgroup: str | None) -> Callable[[], None]:
+    """Have a process of its own, in `cgroup` if any, answer at all `places`; returns what ends it.
+
+    It also ends when this one is gone.
+    """
+    theirs, ours = os.pipe()
+    ready, tell = os.pipe()
+
+    def run() -> None:
+        os.close(ours)
+        if cgroup is not None:
+            _join(cgroup)
+        made = [servers.open_server(*place) for place in places]
+        os.write(tell, b"!")
+        servers.serve(made, theirs)
+
+    pid = _fork(run)
+    os.close(theirs)
+    os.close(tell)
+    if not os.read(ready, 1):
+        raise RuntimeError("the servers could not be made")
+    os.close(ready)
+
+    def end() -> None:
+        os.close(ours)
+        os.waitpid(pid, 0)
+
+    return end
+
+
+def _answer(wire: dict[str, Any]) -> dict[str, Any]:
+    """`errno` of the call (KILLED if the caller died), and what was `seen` of the socket if that is 0."""
     request = calls.Request(
         call=wire["call"],
         via=wire["via"],
@@ -77,6 +111,7 @@ def _answer(wire: dict[str, Any]) -> int:
         options=frozenset(wire["options"]),
         device=wire["device"],
         pktinfo=wire["pktinfo"],
+        reaches=bytes.fromhex(wire["reaches"]) if wire["reaches"] else None,
     )
     maker = None
     if wire["socket_cgroup"] and wire["passing"] != "moved":
@@ -128,23 +163,24 @@ def _fork(action: Callable[[], None]) -> int:
         os._exit(1)
 
 
-def _in_child(action: Callable[[], int]) -> int:
+def _in_child(action: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What `action` returns in a child of its own; KILLED if it did not."""
     reader, writer = os.pipe()
 
     def run() -> None:
         signal.alarm(CALL_TIMEOUT_S)
-        os.write(writer, _NUMBER.pack(action()))
+        os.write(writer, json.dumps(action()).encode())
 
     pid = _fork(run)
     os.close(writer)
-    answer = os.read(reader, _NUMBER.size)
-    os.close(reader)
+    with os.fdopen(reader, "rb") as answers:
+        raw = answers.read()
     os.waitpid(pid, 0)
-    return int(_NUMBER.unpack(answer)[0]) if answer else KILLED
+    answer: dict[str, Any] = json.loads(raw) if raw else {"errno": KILLED}
+    return answer
 
 
-def _perform(wire: dict[str, Any], request: calls.Request, maker: _Maker | None) -> int:
+def _perform(wire: dict[str, Any], request: calls.Request, maker: _Maker | None) -> dict[str, Any]:
     fd: int | None = None
     if wire["passing"] == "moved":
         _join(wire["socket_cgroup"])
@@ -153,11 +189,13 @@ def _perform(wire: dict[str, Any], request: calls.Request, maker: _Maker | None)
     if maker is not None:
         number, fd = maker.receive()
         if number < 0:
-            return -number
+            return {"errno": -number}
         if wire["passing"] == "pidfd":
             fd = libc.take_fd(maker.pid, number)
     _isolate(wire["isolate"])
-    return calls.perform(request, fd)
+    seen: dict[str, str] = {}
+    failed = calls.perform(request, fd, lambda made: seen.update(views.look(made, request)))
+    return {"errno": failed, "seen": seen}
 
 
 def _join(cgroup: str) -> None:

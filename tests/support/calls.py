@@ -32,7 +32,8 @@ KINDS: dict[str, tuple[int, int, int]] = {
     "ping6": (socket.AF_INET6, _DGRAM, socket.IPPROTO_ICMPV6),
     "raw4": (socket.AF_INET, _RAW, socket.IPPROTO_UDP),
     "raw6": (socket.AF_INET6, _RAW, socket.IPPROTO_UDP),
-    "unix": (socket.AF_UNIX, _DGRAM, 0),
+    "unix-stream": (socket.AF_UNIX, _STREAM, 0),
+    "unix-dgram": (socket.AF_UNIX, _DGRAM, 0),
 }
 _ECHO_REQUEST: dict[int, bytes] = {socket.AF_INET: b"\x08\0\0\0\0\0\0\0", socket.AF_INET6: b"\x80\0\0\0\0\0\0\0"}
 _TCP_FASTOPEN_CONNECT = 30
@@ -45,7 +46,8 @@ _IPV6_TCLASS = socket.IPV6_TCLASS
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One call. `to` are the socket addresses in order; `first`: where the socket is connected before, if anywhere."""
+    """One call. `to` are the socket addresses in order; `first`: where the socket is connected before, if anywhere;
+    `reaches`: where the call is to end up, if anybody wants to know."""
 
     call: str
     via: str
@@ -55,6 +57,7 @@ class Request:
     options: frozenset[str] = frozenset()
     device: str | None = None
     pktinfo: str | None = None
+    reaches: bytes | None = None
 
 
 def open_socket(via: str, call: str = "") -> int:
@@ -69,8 +72,8 @@ def open_socket(via: str, call: str = "") -> int:
         return -(error.errno or errno.EIO)
 
 
-def perform(request: Request, fd: int | None = None) -> int:
-    """Make the call, on `fd` or on a new socket."""
+def perform(request: Request, fd: int | None = None, look: Callable[[int], None] | None = None) -> int:
+    """Make the call, on `fd` or on a new socket, and have a look at the socket if it succeeded."""
     if fd is None:
         fd = open_socket(request.via, request.call)
     if fd < 0:
@@ -81,7 +84,10 @@ def perform(request: Request, fd: int | None = None) -> int:
             return -failed
         if request.first is not None and (failed := libc.connect(fd, request.first)) < 0:
             return -failed
-        return max(0, -CALLS[request.call](fd, request))
+        failed = max(0, -CALLS[request.call](fd, request))
+        if not failed and look is not None:
+            look(fd)
+        return failed
     finally:
         os.close(fd)
 

@@ -17,8 +17,9 @@ import yaml
 from support.calls import CALLS, KINDS
 
 CASES_PATH = Path(__file__).parent.parent / "cases"
-_FILE_KEYS = {"about", "default_action", "policies", "sets", "from", "calls"}
+_FILE_KEYS = {"about", "default_action", "policies", "sets", "from", "servers", "calls"}
 _PASSING = ("scm", "pidfd", "moved")
+VIEWS = {"peer", "so_peername", "local", "reply", "accepted", "source", "original", "mark", "priority", "device"}
 
 
 class _QuotingDumper(yaml.SafeDumper):
@@ -32,11 +33,15 @@ _QuotingDumper.add_representer(
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A socket address as a case writes it; `form` as in `libc.sockaddr`."""
+    """A socket address as a case writes it; `form` as in `libc.sockaddr`. UNIX: `host` is the name, "@" for NUL."""
 
     host: str
     port: int
     form: str = "auto"
+
+    @property
+    def is_name(self) -> bool:
+        return self.host.startswith(("@", "/"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,8 @@ class Call:
     shadow: int | None
     shadow_rule: str | None
     rows: tuple[str, ...]
+    reaches: Endpoint | None = None  # where the call really goes
+    shows: tuple[tuple[str, str], ...] = ()  # what is seen of the socket afterwards
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +78,11 @@ class CaseFile:
     default_action: str
     sets: dict[str, bytes] = field(hash=False)
     calls: tuple[Call, ...]
+    servers: str | None = None  # the cgroup of those who are reached; None: outside
 
     def cgroups(self) -> list[str]:
-        """Every cgroup that a call names, parents before children, without the root."""
-        named = {c for call in self.calls for c in (call.cgroup, call.socket_cgroup) if c}
+        """Every cgroup that is named, parents before children, without the root."""
+        named = {c for call in self.calls for c in (call.cgroup, call.socket_cgroup, self.servers) if c}
         return sorted({ancestor for path in named for ancestor in _ancestors(path)})
 
 
@@ -100,6 +108,7 @@ def load(path: Path) -> CaseFile:
         default_action=data.get("default_action", "allow"),
         sets={name: text.encode() for name, text in data.get("sets", {}).items()},
         calls=tuple(calls),
+        servers=data.get("servers"),
     )
 
 
@@ -111,7 +120,8 @@ def _call(file: str, number: int, cgroup: str | None, item: dict[str, Any]) -> C
     expect, shadow = item.pop("expect"), item.pop("shadow", None)
     network = item.pop("network", [])
     rows = item.pop("row", [])
-    first, source = item.pop("first", None), item.pop("source", None)
+    first, source, reaches = (item.pop(key, None) for key in ("first", "source", "reaches"))
+    shows = {key: str(value) for key, value in item.pop("shows", {}).items()}
     made = Call(
         name=f"{file}-{number:02}-{call}-{via}-{expect}",
         cgroup=cgroup or "/",
@@ -132,14 +142,18 @@ def _call(file: str, number: int, cgroup: str | None, item: dict[str, Any]) -> C
         shadow=None if shadow is None else _errno(shadow),
         shadow_rule=item.pop("shadow_rule", None),
         rows=tuple([rows] if isinstance(rows, str) else rows),
+        reaches=_endpoint(reaches) if reaches else None,
+        shows=tuple(shows.items()),
     )
     item.pop("note", None)
-    if item or call not in CALLS or via not in KINDS or made.passing not in _PASSING:
-        raise ValueError(f"{made.name}: unknown keys {sorted(item)} or call, via, passing")
+    if item or call not in CALLS or via not in KINDS or made.passing not in _PASSING or shows.keys() - VIEWS:
+        raise ValueError(f"{made.name}: unknown keys {sorted(item)} or call, via, passing, shows")
     return made
 
 
 def _endpoint(text: str, form: str = "auto") -> Endpoint:
+    if text.startswith(("@", "/")):
+        return Endpoint(text, 0)
     host, _, port = text.rpartition(":")
     return Endpoint(host.strip("[]"), int(port), form)
 

@@ -8,11 +8,12 @@ judging that make no calls. Must not know verdicts.
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cgnetd.policy.types import Flow, Hook, Protocol
+from cgnetd.policy.types import Flow, Hook, Protocol, SocketType
 from support.calls import KINDS
 from support.cases import Call, Endpoint
 
@@ -25,6 +26,12 @@ _PROTOCOLS = {
     "ping": Protocol.ICMP,
     "raw": Protocol.OTHER,
 }
+_TYPES = {
+    socket.SOCK_STREAM: SocketType.STREAM,
+    socket.SOCK_DGRAM: SocketType.DGRAM,
+    socket.SOCK_RAW: SocketType.RAW,
+}
+UNIX = 1
 _OPAQUE = ("udplite", "ping", "raw")
 _SILENT = {"listen", "socket", "io-uring-socket"}
 
@@ -50,15 +57,21 @@ def _stem(call: Call) -> str:
 
 
 def _creation(call: Call) -> Iterator[Flow]:
-    stem = _stem(call)
+    stem, (domain, kind, _) = _stem(call), KINDS[call.via]
+    if domain == socket.AF_UNIX:
+        return
+    family = 4 if domain == socket.AF_INET else 6
+    yield Flow(Hook.CREATE, _PROTOCOLS[stem], family, 0, 0, type=_TYPES[socket.SocketKind(kind)])
     if stem in _OPAQUE:
-        family = 4 if KINDS[call.via][0] == socket.AF_INET else 6
         yield Flow(Hook.SOCKET, _PROTOCOLS[stem], family, 0, 0, raw=stem == "raw")
 
 
 def _operations(call: Call) -> Iterator[Flow]:
     stem = _stem(call)
-    if stem in ("raw", "unix") or call.call in _SILENT:
+    if stem == "raw" or call.call in _SILENT:
+        return
+    if KINDS[call.via][0] == socket.AF_UNIX:
+        yield _named(call)
         return
     if call.source:
         yield from _bind(call, call.source)
@@ -72,6 +85,11 @@ def _operations(call: Call) -> Iterator[Flow]:
     elif stem != "ping":
         targets = call.to[:1] if call.call == "send-more" else call.to
         yield from (_egress(call, Hook.SENDMSG, to) for to in targets)
+
+
+def _named(call: Call) -> Flow:
+    hook = Hook.CONNECT if _connects(call) else Hook.SENDMSG
+    return Flow(hook, Protocol.OTHER, UNIX, 0, 0, name=os.fsencode(call.to[0].host.replace("@", "\0", 1)))
 
 
 def _connects(call: Call) -> bool:
@@ -90,7 +108,7 @@ def _connect(call: Call) -> Iterator[Flow]:
 
 
 def _egress(call: Call, hook: Hook, to: Endpoint) -> Flow:
-    family, address = _address(to.host)
+    family, address = address_of(to.host)
     if address == 0:
         family, address = _unspecified(call, family)
     return Flow(hook, _PROTOCOLS[_stem(call)], family, address, to.port)
@@ -99,14 +117,14 @@ def _egress(call: Call, hook: Hook, to: Endpoint) -> Flow:
 def _unspecified(call: Call, family: int) -> tuple[int, int]:
     """0.0.0.0 and :: mean this host: the address that the socket or the message is bound to, or loopback."""
     bound = call.pktinfo or (call.source.host if call.source else None)
-    source = _address(bound) if bound else (family, 0)
+    source = address_of(bound) if bound else (family, 0)
     if family == 6:
-        return _address("127.0.0.1" if source[0] == 4 else "::1")
-    return source if source[1] else _address("127.0.0.1")
+        return address_of("127.0.0.1" if source[0] == 4 else "::1")
+    return source if source[1] else address_of("127.0.0.1")
 
 
 def _bind(call: Call, to: Endpoint) -> Iterator[Flow]:
-    family, address = _address(to.host)
+    family, address = address_of(to.host)
     protocol, v6_only = _PROTOCOLS[_stem(call)], "v6only" in call.options
     if to.form == "padded" or (family == 6 and call.via.endswith("4")):
         return
@@ -115,7 +133,7 @@ def _bind(call: Call, to: Endpoint) -> Iterator[Flow]:
         yield Flow(Hook.POST_BIND, protocol, family, address, PICKED_PORT, v6_only=v6_only)
 
 
-def _address(host: str) -> tuple[int, int]:
+def address_of(host: str) -> tuple[int, int]:
     """Family and number; an IPv4-mapped address is IPv4."""
     address = ipaddress.ip_address(host.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None

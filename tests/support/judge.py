@@ -6,30 +6,55 @@ Both answer with the same `Answer`, so that a test compares like with like. Must
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 
-from cgnetd.datapath.compile import compile_image
-from cgnetd.datapath.interpret import ImageReader
+from cgnetd.datapath import abi
+from cgnetd.datapath.compile import Image, compile_image
+from cgnetd.datapath.interpret import ImageReader, Verdict
 from cgnetd.datapath.label import Label, child_label, root_label
 from cgnetd.datapath.rules import RuleIndex
 from cgnetd.policy.evaluate import judge
 from cgnetd.policy.load import Source, parse
 from cgnetd.policy.select import select
-from cgnetd.policy.types import Action, Flow, Outcome, PolicySet, Section
-from support.cases import Call, CaseFile
-from support.flows import Judged, judged
+from cgnetd.policy.types import Action, Flow, Hook, Outcome, PolicySet, Rule, Section
+from support.cases import Call, CaseFile, Endpoint
+from support.flows import UNIX, Judged, address_of, judged
 
 _USERS = {"root": 0}
+_SECTIONS = {Hook.BIND: Section.BIND, Hook.POST_BIND: Section.BIND, Hook.CREATE: Section.SOCKET}
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A verdict: errors are positive numbers, 0 is allow; rules are "policy/rule", "" for built-in ones."""
+    """A verdict: errors are positive numbers, 0 is allow; rules are "policy/rule", "" for built-in ones.
+
+    `place`: where the call goes, see `place_text`. `sets`: what else its rule does to it, and to its socket when that
+    was made: "source", "mark", "priority", "device" as a case writes them.
+    """
 
     errno: int
     rule: str
     shadow: int
     shadow_rule: str
+    place: str = ""
+    sets: tuple[tuple[str, str], ...] = ()
+
+
+def place_text(family: int, address: int, port: int, name: bytes = b"") -> str:
+    """An address as a case writes it: 1.2.3.4:5, [::1]:5 or @name; an IPv4-mapped one is IPv4."""
+    if family == UNIX:
+        return name.replace(b"\0", b"@", 1).decode()
+    if family == 4:
+        return f"{IPv4Address(address)}:{port}"
+    found = IPv6Address(address)
+    return f"{found.ipv4_mapped}:{port}" if found.ipv4_mapped else f"[{found}]:{port}"
+
+
+def place_of(place: Endpoint) -> str:
+    """The same text, of an address of a case."""
+    return place.host if place.is_name else place_text(*address_of(place.host), place.port)
 
 
 def policy_set_of(case_file: CaseFile) -> PolicySet:
@@ -57,7 +82,8 @@ def combine(answers: list[Answer]) -> Answer:
         return Answer(0, "", 0, "")
     enforced = next((a for a in answers if a.errno), answers[-1])
     shadow = next((a for a in answers if a.shadow), answers[-1])
-    return Answer(enforced.errno, enforced.rule, shadow.shadow, shadow.shadow_rule)
+    sets = tuple(item for answer in answers for item in answer.sets)
+    return Answer(enforced.errno, enforced.rule, shadow.shadow, shadow.shadow_rule, enforced.place, sets)
 
 
 class Reference:
@@ -74,16 +100,39 @@ class Reference:
         task = select(self._policies, components(step.task))
         socket = None if step.socket is None else select(self._policies, components(step.socket))
         decision = judge(task, socket, step.flow, self._default)
-        shadow = decision.shadow
+        shadow, enforced = decision.shadow, decision.enforced
         return Answer(
-            decision.enforced.errno, rule_name(decision.enforced, step.flow), shadow.errno, rule_name(shadow, step.flow)
+            enforced.errno,
+            rule_name(enforced, step.flow),
+            shadow.errno,
+            rule_name(shadow, step.flow),
+            _place(enforced, step.flow),
+            tuple(_sets(enforced.rule, step.flow)) if enforced.rule else (),
         )
+
+
+def _place(outcome: Outcome, flow: Flow) -> str:
+    target, redirect = outcome.target, outcome.rule.redirect if outcome.rule else None
+    if target:
+        return place_text(target.family, target.address, target.port)
+    name = redirect.name if redirect and redirect.name else flow.name
+    return place_text(flow.family, flow.address, flow.port, name)
+
+
+def _sets(rule: Rule, flow: Flow) -> Iterator[tuple[str, str]]:
+    address = rule.source.of(flow.family) if rule.source else None
+    if address is not None:
+        yield "source", str(IPv4Address(address) if flow.family == 4 else IPv6Address(address))
+    if rule.options:
+        for name in ("mark", "priority", "device"):
+            if (value := getattr(rule.options, name)) is not None:
+                yield name, str(value)
 
 
 def rule_name(outcome: Outcome, flow: Flow) -> str:
     if outcome.policy is None:
         return "default_action"
-    section = Section.BIND if flow.hook.value.endswith("bind") else Section.EGRESS
+    section = _SECTIONS.get(flow.hook, Section.EGRESS)
     return f"{outcome.policy.name}/{outcome.rule.name if outcome.rule else f'default.{section.value}'}"
 
 
@@ -120,4 +169,32 @@ class Compiled:
             ref_name(self.image.index, verdict.rule_id),
             refs[verdict.shadow_rule_id].errno if verdict.shadow_denied else 0,
             ref_name(self.image.index, verdict.shadow_rule_id),
+            self._place(verdict, step.flow),
+            tuple(effects_of(self.image, self._reader, verdict.rule_id, step.flow)),
         )
+
+    def _place(self, verdict: Verdict, flow: Flow) -> str:
+        if not verdict.rewritten:
+            return place_text(flow.family, flow.address, flow.port, flow.name)
+        if flow.family == UNIX:
+            return self.image.index.refs[verdict.rule_id].to
+        return place_text(flow.family, verdict.new_address, verdict.new_port)
+
+
+def effects_of(image: Image, reader: ImageReader, rule_id: int, flow: Flow) -> Iterator[tuple[str, str]]:
+    """What a rule sets, as the image holds it."""
+    if not image.index.refs[rule_id].to:
+        return
+    at = reader.effect(rule_id)
+    flags, options = abi.hi(reader.cell(at + abi.EFFECT_FLAGS)), reader.cell(at + abi.EFFECT_OPTIONS)
+    if flow.family == 4 and flags & abi.EFFECT_SOURCE4:
+        yield "source", str(IPv4Address(abi.hi(reader.cell(at + abi.EFFECT_SOURCE_V4))))
+    if flow.family == 6 and flags & abi.EFFECT_SOURCE6:
+        high, low = (reader.cell(at + abi.EFFECT_SOURCE_V6 + half) for half in range(2))
+        yield "source", str(IPv6Address(high << 64 | low))
+    if flags & abi.EFFECT_MARK:
+        yield "mark", str(abi.hi(options))
+    if flags & abi.EFFECT_PRIORITY:
+        yield "priority", str(abi.lo(options))
+    if flags & abi.EFFECT_DEVICE:
+        yield "device", image.live.devices[abi.lo(reader.cell(at + abi.EFFECT_LINK))]
