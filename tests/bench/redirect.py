@@ -33,10 +33,10 @@ SERVER_NAME, ASKED_NAME = "cgnetd-bench-server", "cgnetd-bench-asked"
 DIRECT, DNAT, PROXY = "direct", "nftables", "haproxy"
 REDIRECTED = "redirect, 1000 rules"  # what the goals are about
 
-TCP = {"tcp-cycle": 1_000, "tcp-connect": 1_000, "tcp-exchange": 2_000, "tcp-mib": 32}
-UDP = {"udp-cycle": 2_000, "udp-send": 5_000}
-EXCHANGE = {"udp-exchange": 5_000}
-UNIX = {"unix-cycle": 2_000}
+TCP = {"tcp-cycle": 1_000, "tcp-connect": 1_000, "tcp-exchange": 2_000, "tcp-mib": 50}
+UDP = {"udp-cycle": 2_500, "udp-send": 5_000}
+EXCHANGE = {"udp-exchange": 2_500}
+UNIX = {"unix-cycle": 2_500}
 OPERATIONS = {**TCP, **UDP, **EXCHANGE, **UNIX}  # name -> how many a turn
 
 
@@ -57,8 +57,9 @@ SETTINGS = {
     "service, 4 backends": Setting({**TCP, **UDP}, "service"),
     "service, sticky": Setting({**TCP, **UDP}, "sticky"),
     DNAT: Setting({**TCP, **UDP, **EXCHANGE}, enforced=False),
-    PROXY: Setting(TCP, enforced=False),
+    PROXY: Setting({name: count // 5 for name, count in TCP.items()}, enforced=False),
 }
+_PARTS = 5  # of a turn, some milliseconds each: the best one is the one that nothing of the host came between
 _NEEDED = {DNAT: "nft", PROXY: "haproxy"}
 
 _HEAD = "apiVersion: cgnetd/v1\nkind: Policy\nmetadata: {{name: {name}}}\nspec:\n  subject: {{cgroups: [/{name}]}}\n"
@@ -173,7 +174,7 @@ def _round(enforcement: Enforcement, hooks: frozenset[str], workers: dict[str, W
             enforcement.links.detach(HOOKS)
         for operation, count in setting.operations.items():
             workers[name].turn(operation, max(1, count // 10))
-            found[operation][name] = workers[name].turn(operation, count)
+            found[operation][name] = min(workers[name].turn(operation, count // _PARTS) for _ in range(_PARTS))
     return found
 
 

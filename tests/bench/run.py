@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prints what enforcement costs, as a table or with --json. Needs root; takes about two minutes.
+"""Prints what enforcement costs, as a table or with --json. Needs root; takes about four minutes.
 
 The cost of calls is measured against a baseline in the same run, in turns, because machines drift.
 """

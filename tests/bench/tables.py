@@ -40,7 +40,10 @@ def _calls(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _redirect(result: Mapping[str, Any]) -> Iterator[str]:
-    yield f"redirect: ns (median of {result['rounds']} turns), paired ratios [quartiles] to direct and to nftables"
+    yield (
+        f"redirect: ns (median of {result['rounds']} turns, the best fifth of each), paired ratios [quartiles] "
+        "to direct and to nftables"
+    )
     yield from _foreign(result)
     for setting, program in result["missing"].items():
         yield f"  ({setting} was left out: {program} is not installed)"
