@@ -75,22 +75,33 @@ static __always_inline void cgn_apply(struct bpf_sock_addr *ctx, struct cgn_call
 		cgn_fail(call, CGN_ENOMEM, CGN_REASON_NO_MEMORY);
 }
 
+/* The verdict on a connect that is not known. */
+static __always_inline int cgn_judge_connect(struct bpf_sock_addr *ctx, struct cgn_call *call)
+{
+	if (!cgn_identify(call, ctx->sk))
+		return CGN_PROCEED;
+	cgn_decide(call, NULL);
+	if (cgn_has_effect(call) && !call->has_target)
+		cgn_apply(ctx, call);
+	if (cgn_conclude(call, NULL) == CGN_DENY)
+		return CGN_DENY;
+	cgn_remember(call);
+	return CGN_PROCEED;
+}
+
 /* The verdict on a connect, from memory if it can be. */
 static __always_inline int cgn_enforce_connect(struct bpf_sock_addr *ctx, struct cgn_call *call, bool views)
 {
-	if (cgn_is_known(call)) {
+	bool known = cgn_is_known(call);
+
+	if (known)
 		cgn_count(call);
-	} else if (cgn_identify(call, ctx->sk)) {
-		cgn_decide(call, NULL);
-		if (cgn_has_effect(call) && !call->has_target)
-			cgn_apply(ctx, call);
-		if (cgn_conclude(call, NULL) == CGN_DENY)
-			return CGN_DENY;
-		cgn_remember(call);
-	}
+	else if (cgn_judge_connect(ctx, call) == CGN_DENY)
+		return CGN_DENY;
 	if (views && !call->has_target && !cgn_rewrites(call->rule))
 		cgn_remember_peer(ctx->sk, call, false);
-	cgn_remember_quiet(call);
+	if (!known)
+		cgn_remember_quiet(call);
 	return CGN_PROCEED;
 }
 

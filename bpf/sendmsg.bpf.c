@@ -99,25 +99,39 @@ struct cgn_rewriting {
 	bool source;
 };
 
+/* The verdict on a datagram that is not known. Without views its socket was not asked for its peer yet. */
+static __always_inline int cgn_judge_sendmsg(struct bpf_sock_addr *ctx, struct cgn_call *call, bool views,
+					     struct cgn_rewriting *rewriting)
+{
+	if (!cgn_identify(call, ctx->sk))
+		return CGN_PROCEED;
+	if (!views && ctx->sk->dst_port)
+		cgn_keep_peer(call, ctx->sk, false);
+	cgn_decide(call, NULL);
+	if (cgn_has_effect(call) && !call->has_target)
+		rewriting->source = cgn_apply(ctx, call);
+	if (cgn_conclude(call, NULL) == CGN_DENY)
+		return CGN_DENY;
+	cgn_remember(call);
+	if (cgn_rewrites(call->rule) && !call->has_target)
+		rewriting->destination = true;
+	return CGN_PROCEED;
+}
+
 /* The verdict on a datagram, from memory if it can be. */
 static __always_inline int cgn_enforce_sendmsg(struct bpf_sock_addr *ctx, struct cgn_call *call, bool views,
 					       struct cgn_rewriting *rewriting)
 {
-	if (cgn_is_known(call)) {
+	bool known = cgn_is_known(call);
+
+	if (known)
 		cgn_count(call);
-	} else if (cgn_identify(call, ctx->sk)) {
-		cgn_decide(call, NULL);
-		if (cgn_has_effect(call) && !call->has_target)
-			rewriting->source = cgn_apply(ctx, call);
-		if (cgn_conclude(call, NULL) == CGN_DENY)
-			return CGN_DENY;
-		cgn_remember(call);
-	}
-	if (cgn_rewrites(call->rule) && !call->has_target)
-		rewriting->destination = true;
-	else if (views && !call->has_target)
+	else if (cgn_judge_sendmsg(ctx, call, views, rewriting) == CGN_DENY)
+		return CGN_DENY;
+	if (views && !call->has_target && !rewriting->destination)
 		cgn_remember_talk(ctx->sk, call, false);
-	cgn_remember_quiet(call);
+	if (!known)
+		cgn_remember_quiet(call);
 	return CGN_PROCEED;
 }
 
@@ -140,7 +154,7 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 		cgn_set_address4(&call, ctx->sk->dst_ip4);
 		call.port = bpf_ntohs(ctx->sk->dst_port);
 	}
-	if (ctx->sk->dst_port)
+	if (views && ctx->sk->dst_port)
 		rewriting.destination = cgn_keep_peer(&call, ctx->sk, views);
 	cgn_set_local(&call, ctx->sk);
 	if (begun) {
@@ -176,7 +190,7 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 		cgn_set_address6(&call, CGN_ADDRESS6(ctx->sk->dst_ip6));
 		call.port = bpf_ntohs(ctx->sk->dst_port);
 	}
-	if (ctx->sk->dst_port)
+	if (views && ctx->sk->dst_port)
 		rewriting.destination = cgn_keep_peer(&call, ctx->sk, views);
 	cgn_set_local(&call, ctx->sk);
 	if (begun) {
