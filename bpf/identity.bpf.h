@@ -22,16 +22,6 @@ const volatile __u8 cgn_has_rdonly_cast = 0;
 
 extern void *bpf_rdonly_cast(const void *object, __u32 type_id) __ksym __weak;
 
-/* The address of the kernel's socket as a number: bpf_probe_read_kernel() reads the spilled pointer. */
-static __always_inline struct sock *cgn_kernel_socket(void *sk)
-{
-	void *volatile spilled = sk;
-	struct sock *address = NULL;
-
-	bpf_probe_read_kernel(&address, sizeof(address), (const void *)&spilled);
-	return address;
-}
-
 static __always_inline __u64 cgn_socket_cgroup_id(void *sk)
 {
 	if (cgn_has_rdonly_cast) {

@@ -7,6 +7,7 @@
 #define CGNETD_KERNEL_TYPES_BPF_H
 
 #include <linux/types.h>
+#include <bpf/bpf_helpers.h>
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -67,5 +68,15 @@ struct inet_sock {
 };
 
 #pragma clang attribute pop
+
+/* The address of the kernel's socket as a number: bpf_probe_read_kernel() reads the spilled pointer. */
+static __always_inline struct sock *cgn_kernel_socket(void *sk)
+{
+	void *volatile spilled = sk;
+	struct sock *address = NULL;
+
+	bpf_probe_read_kernel(&address, sizeof(address), (const void *)&spilled);
+	return address;
+}
 
 #endif

@@ -119,26 +119,25 @@ struct {
 } cgn_binds SEC(".maps");
 
 #define CGN_TALKS_MAX 16
+#define CGN_ASKED_MAX 64 /* questions that answers are looked for: the last ones of a socket */
 
 /* One destination that an unconnected UDP socket sent to. */
 struct cgn_talk {
 	__u64 asked[2];
 	__u64 actual[2];
-	__u64 sent_ns; /* the last time */
-	__u32 unanswered; /* datagrams sent and not answered, as far as can be told */
-	__u32 oldest; /* number of the oldest one of these */
+	__u64 waiting; /* bit N: no answer was seen to the datagram whose number is N below `newest` */
+	__u32 newest; /* number of the last one sent */
 	__u16 asked_port;
 	__u16 actual_port;
 	__u8 family; /* 0: a free entry */
-	__u8 reserved[3];
-	__u32 newest; /* number of the last one sent */
-	__u32 unused;
+	__u8 reserved[7];
 };
 
 /* Where an unconnected UDP socket sent to lately, since a datagram of it was redirected. */
 struct cgn_talks {
 	__u32 sent; /* numbers the datagrams */
 	__u32 reserved;
+	__u32 sent_at[CGN_ASKED_MAX]; /* by number, modulo: in ticks of CGN_TICK_BITS */
 	struct cgn_talk talk[CGN_TALKS_MAX];
 };
 

@@ -3,6 +3,7 @@
  * What a program is told of its rewritten sockets: getpeername(), getsockname(), and the sender of a UDP datagram.
  * These hooks cannot deny. Must not know of policies or verdicts.
  */
+#include "queue.bpf.h"
 #include "talk.bpf.h"
 #include "view.bpf.h"
 
@@ -107,7 +108,7 @@ static __always_inline bool cgn_asked_sender(struct bpf_sock *sk, const struct c
 		return true;
 	}
 	talks = cgn_talks_of(sk, false);
-	talk = talks ? cgn_talk_take(talks, actual) : NULL;
+	talk = talks ? cgn_talk_take(talks, actual, cgn_is_peeked(sk)) : NULL;
 	if (!talk)
 		return false;
 	asked->address[0] = talk->asked[0];

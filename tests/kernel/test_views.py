@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -121,6 +122,36 @@ def test_answers_of_one_target_are_told_apart_by_their_order(
             return tuple(sender_of(sock) for _ in order)
 
     assert app.call(talk) == order
+
+
+def test_answers_in_order_are_told_apart_in_every_order_of_questions(app: Rewriting) -> None:
+    """One socket, so that what an order leaves behind would show in the next one."""
+    orders = list(itertools.product((A, B), repeat=6))
+
+    def talk() -> Any:
+        with receiver("127.0.0.1", 8080) as server, open_socket("192.0.2.10", socket.SOCK_DGRAM) as sock:
+            seen = []
+            for order in orders:
+                for to in order:
+                    sock.sendto(b"question", to)
+                for _ in order:
+                    echo(server)
+                seen.append(tuple(sender_of(sock) for _ in order))
+            return seen
+
+    assert app.call(talk) == orders
+
+
+def test_answer_that_is_looked_at_is_the_same_when_it_is_received(app: Rewriting) -> None:
+    def talk() -> Any:
+        with receiver("127.0.0.1", 8080) as server, open_socket("192.0.2.10", socket.SOCK_DGRAM) as sock:
+            for to in (A, B):
+                sock.sendto(b"question", to)
+            for _ in range(2):
+                echo(server)
+            return [sock.recvfrom(100, flag)[1] for flag in (socket.MSG_PEEK, socket.MSG_PEEK, 0) * 2]
+
+    assert app.call(talk) == [A] * 3 + [B] * 3
 
 
 def test_answers_are_told_apart_one_by_one(app: Rewriting) -> None:

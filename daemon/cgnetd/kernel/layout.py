@@ -41,7 +41,7 @@ CACHE_ENTRIES = 1024  # a CPU
 VIEW = struct.Struct("=QQQQQHHB3x")  # asked[2], actual[2], service, asked_port, actual_port, family
 VIEW_BYTES = 48
 PEERS_BYTES = 96
-TALKS_BYTES = 8 + 16 * 64
+TALKS_BYTES = 8 + 64 * 4 + 16 * 56
 ORIGIN_BYTES = 24
 HANDOFF_KEY_BYTES = 48
 STICKY_KEY_BYTES = 24
