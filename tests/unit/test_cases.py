@@ -74,6 +74,12 @@ def test_every_row_of_the_kernels_tests_is_covered_or_has_its_reason() -> None:
     assert named == rows - covered | partly
 
 
+def test_files_that_are_said_to_prove_rows_exist() -> None:
+    text = (CASES_PATH / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"test_\w+\*?\.py", text))
+    assert [name for name in named if not [*CASES_PATH.parent.glob(f"*/{name}")]] == []
+
+
 def test_target_that_is_an_ipv4_mapped_address_is_no_ipv6_target() -> None:
     """What the kernel refuses when the call is made (ENOTSUPP) is refused when the policy is read."""
     text = """
