@@ -15,7 +15,7 @@ from beds.trees import VENV
 
 TOP = Path(__file__).parent.parent.parent
 _COMMAND = """\
-#!{venv}/bin/python -IB
+#!{venv}/bin/python -I
 import sys
 
 from cgnetd.cli.{module} import main
@@ -39,21 +39,21 @@ def install(layer: Path, python: Path) -> None:
     if not any((TOP / "daemon/cgnetd/kernel/objects").glob("*.bpf.o")):
         raise BedError("install the checkout: its programs are not built; build them: make bpf")
     layer.chmod(0o755)
-    for package in ("cgnetd", "pybpf"):
-        target = layer / _packages(python) / package
-        shutil.copytree(TOP / "daemon" / package, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    for package in packages(python):
+        target = layer / package.relative_to("/")
+        shutil.copytree(TOP / "daemon" / package.name, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     for name, module in _MODULES.items():
         _write(layer / "usr/bin" / name, _COMMAND.format(venv=VENV, module=module), 0o755)
-    for source, target in _FILES.items():
-        _write(layer / target, (TOP / source).read_text(encoding="utf-8"), 0o644)
+    for source, installed in _FILES.items():
+        _write(layer / installed, (TOP / source).read_text(encoding="utf-8"), 0o644)
 
 
-def _packages(python: Path) -> Path:
-    """The directory of VENV that Python imports from, relative to the root."""
+def packages(python: Path) -> tuple[Path, ...]:
+    """Where cgnetd's packages are in a tree that it is installed in."""
     found = sorted((python / VENV.lstrip("/") / "lib").glob("python3*/site-packages"))
     if len(found) != 1:
         raise BedError(f"install the checkout: no virtual environment in {python}; remove it")
-    return found[0].relative_to(python)
+    return tuple("/" / found[0].relative_to(python) / name for name in ("cgnetd", "pybpf"))
 
 
 def _write(path: Path, text: str, mode: int) -> None:

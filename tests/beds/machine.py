@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -28,23 +29,28 @@ _UP = ("running", "degraded")
 
 
 class Machine:
-    """Boots `layers` (topmost first). `log_dir` gets the console at once and, by `save_logs`, the journal."""
+    """Boots `layers` (topmost first). `log_dir` gets the console at once and, by `save_logs`, the journal; without that
+    it is gone with the machine. `directory`: of `fresh_directory`, gone with the machine too.
+    """
 
-    def __init__(self, layers: Sequence[Path], log_dir: Path) -> None:
+    def __init__(self, layers: Sequence[Path], directory: Path, log_dir: Path) -> None:
         commands.require("unshare", "nsenter", "setpriv")
         self.log_dir = log_dir
+        self._began_at = time.time()
+        self._keeps_logs = False
         log_dir.mkdir(parents=True, exist_ok=True)
         console = log_dir / "console.txt"
         console.touch()
         lower = ":".join(os.fspath(layer.resolve()) for layer in layers)
-        self._warden = subprocess.Popen(
-            [sys.executable, "-m", "beds.warden", lower, os.fspath(console)],
-            env={**os.environ, "PYTHONPATH": os.fspath(_TESTS)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(log_dir / "warden.txt").open("wb"),
-            start_new_session=True,  # an interrupt at the terminal is for the tests: they end the machine
-        )
+        with (log_dir / "warden.txt").open("wb") as words:
+            self._warden = subprocess.Popen(
+                [sys.executable, "-m", "beds.warden", os.fspath(directory), lower, os.fspath(console)],
+                env={**os.environ, "PYTHONPATH": os.fspath(_TESTS)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=words,
+                start_new_session=True,  # an interrupt at the terminal is for the tests: they end the machine
+            )
         try:
             self._meet()
         except BaseException:
@@ -55,6 +61,7 @@ class Machine:
         assert self._warden.stdout is not None
         line = self._warden.stdout.readline()
         if not line:
+            self._keeps_logs = True
             raise BedError(f"boot a machine: {(self.log_dir / 'warden.txt').read_text(encoding='utf-8')}")
         found = json.loads(line)
         self.pid: int = found["pid"]
@@ -108,12 +115,13 @@ class Machine:
         return [json.loads(line) for line in self.run("journalctl", "-o", "json", *options).splitlines()]
 
     def save_logs(self) -> None:
-        """The journal and the state of units, into `log_dir`; as much as a broken machine still tells."""
+        """The journal and the state of units, into `log_dir`, to stay; as much as a broken machine still tells."""
+        self._keeps_logs = True
         wanted: dict[str, Callable[[], subprocess.CompletedProcess[str]]] = {
             "journal.txt": lambda: self.try_run("journalctl", "--no-pager", "-o", "short-precise"),
             "units.txt": lambda: self.try_run("systemctl", "--no-pager", "status", "--all"),
             "cgnetctl-status.txt": lambda: self.try_run("cgnetctl", "status"),
-            "kernel.txt": lambda: subprocess.run(["dmesg"], capture_output=True, text=True, timeout=10, check=False),
+            "kernel.txt": self._kernel_log,
         }
         for name, ask in wanted.items():
             try:
@@ -122,6 +130,11 @@ class Machine:
             except (OSError, subprocess.TimeoutExpired) as error:
                 (self.log_dir / name).write_text(f"{error}\n", encoding="utf-8")
 
+    def _kernel_log(self) -> subprocess.CompletedProcess[str]:
+        """Of the host, since this machine began."""
+        command = ["dmesg", "--since", f"@{self._began_at:.0f}"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+
     def close(self) -> None:
         """End it at once; returns when nothing of it is left."""
         assert self._warden.stdin is not None
@@ -129,6 +142,8 @@ class Machine:
         self._warden.stdin.close()
         self._warden.wait()
         self._warden.stdout.close()
+        if not self._keeps_logs:
+            shutil.rmtree(self.log_dir)
 
     def __enter__(self) -> Self:
         return self

@@ -57,7 +57,7 @@ chmod 755 /sbin/bed-init
 _INSTALL_PYTHON = r"""
 set -e
 python3 -m venv --system-site-packages "$0"
-"$0"/bin/pip install --quiet --no-cache-dir --no-compile --disable-pip-version-check "$@"
+"$0"/bin/pip install --quiet --no-cache-dir --disable-pip-version-check "$@"
 """
 
 
@@ -71,8 +71,7 @@ class Distro:
 
 
 DISTROS = {
-    distro.suite: distro
-    for distro in (Distro("trixie", "Debian 13", "6.12"), Distro("bookworm", "Debian 12", "6.1"))
+    distro.suite: distro for distro in (Distro("trixie", "Debian 13", "6.12"), Distro("bookworm", "Debian 12", "6.1"))
 }
 
 
@@ -90,16 +89,12 @@ def system(distro: Distro) -> tuple[Path, ...]:
 
 def kernel(distro: Distro) -> Path:
     """A layer with the kernel, its modules and its first file system."""
-    return _layer(
-        f"{distro.suite}-kernel", system(distro), ["/bin/sh", "-c", _INSTALL_KERNEL, "sh", *_KERNEL_PACKAGES]
-    )
+    return _layer(f"{distro.suite}-kernel", system(distro), ["/bin/sh", "-c", _INSTALL_KERNEL, "sh", *_KERNEL_PACKAGES])
 
 
 def python(distro: Distro) -> Path:
     """A layer with what cgnetd and its tests need besides Debian's packages, in VENV."""
-    return _layer(
-        f"{distro.suite}-python", system(distro), ["/bin/sh", "-c", _INSTALL_PYTHON, VENV, *_requirements()]
-    )
+    return _layer(f"{distro.suite}-python", system(distro), ["/bin/sh", "-c", _INSTALL_PYTHON, VENV, *_requirements()])
 
 
 def _requirements() -> list[str]:
@@ -117,7 +112,7 @@ def _layer(name: str, lower: Sequence[Path], command: Sequence[str]) -> Path:
             point.mkdir()
             scratch.mkdir()
             stack = ":".join(map(os.fspath, lower))
-            places = map(os.fspath, (point, stack, path, scratch))
+            places = (os.fspath(point), stack, os.fspath(path), os.fspath(scratch))
             inside = ["sh", os.fspath(_HERE / "within.sh"), *places, *command]
             commands.run(["unshare", "--mount", "--propagation", "private", *inside], _environment())
 

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Machines with a booted systemd for the tests here, and what is kept of them when a test fails.
+
+These tests run only when they are asked for (`make test-system`): they build Debian trees when there are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from beds import shell, trees
+from beds.errors import BedError
+from beds.machine import Machine
+from system.service import Service
+
+HERE = Path(__file__).parent
+_FAILED = pytest.StashKey[set[str]]()
+_LOGS = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--distro", action="append", choices=sorted(trees.DISTROS), help="boot only this one; repeatable; default: all"
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Whoever names only a directory above did not ask for these."""
+    if not collection_path.is_relative_to(HERE):
+        return None
+    named = [(config.invocation_params.dir / word.partition("::")[0]).resolve() for word in config.args]
+    return None if any(path.is_relative_to(HERE) for path in named) else True
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "distro" in metafunc.fixturenames:
+        asked = metafunc.config.getoption("--distro") or list(trees.DISTROS)
+        metafunc.parametrize("distro", [trees.DISTROS[name] for name in asked], ids=asked, scope="session")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_FAILED] = set()
+    config.stash[_LOGS] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash[_LOGS]:
+        terminalreporter.write_line(line)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+        distro = item.callspec.params["distro"]
+        assert isinstance(distro, trees.Distro)
+        item.config.stash[_FAILED].add(distro.suite)
+    return report
+
+
+@pytest.fixture(scope="session")
+def machine(distro: trees.Distro, request: pytest.FixtureRequest) -> Iterator[Machine]:
+    """One machine for all tests of a distribution, with cgnetd installed and not enabled."""
+    stash = request.config.stash
+    try:
+        with shell.machine(distro) as booted:
+            booted.write(*Service.DIAL)
+            yield booted
+            if distro.suite in stash[_FAILED]:
+                booted.save_logs()
+                stash[_LOGS].append(f"logs of {distro.release}: {booted.log_dir}")
+    except BedError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture
+def service(machine: Machine) -> Iterator[Service]:
+    """cgnetd as a unit, stopped, without policies and with nothing in force; afterwards as well."""
+    made = Service(machine)
+    made.reset()
+    yield made
+    made.reset()
