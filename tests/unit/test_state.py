@@ -127,6 +127,19 @@ def test_view_hooks_stay_while_there_are_policies() -> None:
     assert detached == ALL_HOOKS | views
 
 
+def test_hooks_that_take_views_back_stay_with_those_that_show_them() -> None:
+    """A generation without rules on addresses: sockets that were redirected can connect elsewhere all the same."""
+    views = frozenset({"getpeername4", "getsockname6", "recvmsg4", "recvmsg_unix"})
+    seen = settled("d1", ALL_HOOKS | views | {"connect_unix", "sendmsg_unix"})
+    wanted = desired("d2", LABELLING_HOOKS | {"sock_create"})
+    detached = {step.name for step in diff(wanted, seen).steps if isinstance(step, DetachLink)}
+    assert detached == {"post_bind4", "post_bind6"}
+    plain = diff(wanted, settled("d1", ALL_HOOKS))
+    assert {step.name for step in plain.steps if isinstance(step, DetachLink)} == (
+        ALL_HOOKS - LABELLING_HOOKS - {"sock_create"}
+    )
+
+
 def test_a_view_hook_that_stays_is_kept_right() -> None:
     seen = replace(settled(), links={**links(*ALL_HOOKS), "recvmsg4": LinkState.BROKEN, "recvmsg6": LinkState.OUTDATED})
     assert diff(desired(), seen).steps == (
@@ -342,7 +355,16 @@ WANTED = st.sampled_from(
 
 @given(SEEN, WANTED, st.integers(0, 30))
 def test_a_pass_broken_off_anywhere_is_finished_by_the_next(seen: ObservedState, wanted: DesiredState, at: int) -> None:
-    staying = {name for name in VIEW_HOOKS if seen.links.get(name, LinkState.MISSING) is not LinkState.MISSING}
+    there = {name for name, state in seen.links.items() if state is not LinkState.MISSING}
+    staying = VIEW_HOOKS & there
+    if staying & {"getpeername4", "getpeername6"}:
+        staying |= {"connect4", "connect6"} & there
+    if staying & {"recvmsg4", "recvmsg6"}:
+        staying |= {"sendmsg4", "sendmsg6"} & there
+    if staying & {"getsockname4", "getsockname6"}:
+        staying |= {"bind4", "bind6"} & there
+    if staying & {"recvmsg_unix", "getpeername_unix"}:
+        staying |= {"connect_unix", "sendmsg_unix"} & there
     for step in diff(wanted, seen).steps[:at]:
         seen = after(step, seen, wanted)
     for step in diff(wanted, seen).steps:

@@ -41,6 +41,13 @@ _UNIX_VIEW = frozenset({"recvmsg_unix", "getpeername_unix"})
 VIEW_HOOKS = _PEER_VIEW | _BIND_VIEW | _DATAGRAM_VIEW | _ORIGIN_VIEW | _UNIX_VIEW
 """They show sockets what they asked for. Once attached they stay while there are policies: sockets can hold views that
 rules of before gave them."""
+_TRUTH = {
+    _PEER_VIEW: frozenset({"connect4", "connect6"}),
+    _DATAGRAM_VIEW: frozenset({"sendmsg4", "sendmsg6"}),
+    _BIND_VIEW: frozenset({"bind4", "bind6"}),
+    _UNIX_VIEW: frozenset({"connect_unix", "sendmsg_unix"}),
+}
+"""The hooks that take a view back when the socket goes elsewhere: they stay with those that show it."""
 
 _HOOKS_OF = {
     "egress": EGRESS_HOOKS,
@@ -86,7 +93,8 @@ class LabelState:
 @dataclass(frozen=True, slots=True)
 class DesiredState:
     """`digest`: of the image to be in force; "" if there are no policies, then `hooks` is empty. View hooks that are
-    attached stay even if they are not among `hooks`, and flags of `control` that are set stay set."""
+    attached stay even if they are not among `hooks`, with those that keep views true, and flags of `control` that are
+    set stay set."""
 
     digest: str
     hooks: frozenset[str]
@@ -152,9 +160,10 @@ def _to_generation(desired: DesiredState, observed: ObservedState) -> Iterator[S
 
 
 def _staying(observed: ObservedState) -> frozenset[str]:
-    """The view hooks that have a pin."""
-    there = (name for name, state in observed.links.items() if state is not LinkState.MISSING)
-    return VIEW_HOOKS.intersection(there)
+    """The view hooks that have a pin, and those that keep them true."""
+    there = frozenset(name for name, state in observed.links.items() if state is not LinkState.MISSING)
+    true = (names for views, names in _TRUTH.items() if views & there)
+    return there & VIEW_HOOKS.union(*true)
 
 
 def _to_nothing(observed: ObservedState) -> Iterator[Step]:
