@@ -3,6 +3,7 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.stamp
+BEDS := PYTHONPATH=tests $(PYTHON)
 OBJECTS := daemon/cgnetd/kernel/objects
 C_SOURCES := $(shell find bpf tests -name '*.[ch]')
 
@@ -11,10 +12,10 @@ PYTEST_ARGS ?=
 REQUIRE_KERNEL := $(if $(CI),--require-kernel)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages bpf demo test lint bench wheel deb clean
+.PHONY: help setup packages bpf demo test test-system shell-system test-vm lint bench wheel deb check-deb clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: packages $(STAMP) bpf ## install what is missing, make .venv, build the programs
 
@@ -35,6 +36,15 @@ demo: setup ## the daemon on a private cgroup, real clients, every verdict expla
 test: setup ## all tests; PYTEST_ARGS="-k name" for some; kernel tests need root
 	@$(PYTHON) -m pytest $(REQUIRE_KERNEL) $(PYTEST_ARGS)
 
+test-system: setup ## cgnetd under real systemds; DISTRO=trixie for one of them; needs root; see docs/testing.md
+	@$(PYTHON) -m pytest tests/system $(addprefix --distro=,$(DISTRO)) $(PYTEST_ARGS)
+
+shell-system: setup ## a shell in a machine with cgnetd installed; DISTRO=bookworm for Debian 12
+	@$(BEDS) -m beds.shell $(or $(DISTRO),trixie)
+
+test-vm: setup ## kernel tests on another kernel: KERNEL=6.1 or KERNEL=6.12; needs root
+	@$(BEDS) -m vm.run $(or $(KERNEL),6.12) $(VM_ARGS)
+
 lint: setup ## types, style, format
 	@$(PYTHON) -m mypy
 	@$(PYTHON) -m ruff check daemon tests
@@ -51,6 +61,9 @@ wheel: setup ## what pip installs, the kernel's programs included, into dist/
 
 deb: ## the Debian package, into dist/; DISTRO=trixie: in a copy of a tree of that distribution; LINT=1: with lintian
 	@packaging/build-deb.sh $(if $(LINT),--lint) $(DISTRO)
+
+check-deb: ## install, upgrade, remove and purge that package for real; DISTRO=bookworm|trixie, which needs a tree of it; root
+	@packaging/check-deb.sh $(DISTRO)
 
 clean: ## remove what was built, .venv too
 	rm -rf $(VENV) build dist daemon/*.egg-info .mypy_cache .ruff_cache .hypothesis $(OBJECTS)

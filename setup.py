@@ -42,7 +42,9 @@ class BuildWithPrograms(build_py):
         objects = Path(self.get_finalized_command("build").build_temp, "bpf").absolute()
         missing = [program for program in ("make", "clang") if shutil.which(program) is None]
         if missing:
-            raise SystemExit(f"build cgnetd: no {', no '.join(missing)}; on Debian: apt install clang llvm libbpf-dev make")
+            raise SystemExit(
+                f"build cgnetd: no {', no '.join(missing)}; on Debian: apt install clang llvm libbpf-dev make"
+            )
         subprocess.run(["make", "-C", str(_PROGRAMS), f"OUT={objects}"], check=True)
         return objects
 
