@@ -49,7 +49,7 @@ __noinline int cgn_check_name(struct cgn_call *call, const struct cgn_name *name
 	return 0;
 }
 
-/* The same of an address and port. */
+/* The same of an address and port. A bind that keeps [::] takes the new port on 0.0.0.0 too, and is judged as both. */
 __noinline int cgn_check_target(struct cgn_call *call, int of_shadow)
 {
 	__u64 high, low;
@@ -64,6 +64,12 @@ __noinline int cgn_check_target(struct cgn_call *call, int of_shadow)
 	call->address[1] = call->target[1];
 	call->port = call->target_port;
 	cgn_judge_target(call, NULL, of_shadow);
+	if (cgn_is_direction(call, CGN_DIR_BIND) && call->both_families && !call->target[0] && !call->target[1] &&
+	    cgn_rewrites(of_shadow ? call->shadow : call->rule)) {
+		call->family = CGN_FAMILY_V4 + CGN_FAMILY_V6 - call->family;
+		cgn_judge_target(call, NULL, of_shadow);
+		call->family = CGN_FAMILY_V4 + CGN_FAMILY_V6 - call->family;
+	}
 	call->address[0] = high;
 	call->address[1] = low;
 	call->port = port;

@@ -29,6 +29,8 @@ POLICY = (
     - {name: held, action: rewrite, addresses: [127.0.0.9], ports: [80], rewrite: {port: 79}}
     - {name: low, action: allow, addresses: [127.0.0.10], privileged: true}
     - {name: guarded, action: rewrite, addresses: [127.0.0.4], rewrite: {address: 127.0.0.3}}
+    - {name: guard4, action: deny, addresses: ["0.0.0.0"], ports: [6464], errno: EACCES}
+    - {name: six, action: rewrite, addresses: ["::"], ports: [6363], rewrite: {port: 6464}}
 """
 )
 
@@ -166,6 +168,17 @@ def test_bind_to_an_address_that_an_earlier_rule_denies_is_denied(app: Rewriting
             return errno_of(lambda: sock.bind(("127.0.0.4", 4040)))
 
     assert app.call(bind) == errno.EACCES
+
+
+def test_dual_stack_bind_is_judged_as_both_at_its_new_port(app: Rewriting) -> None:
+    """The rule is about [::] alone, but the socket would take the new port on 0.0.0.0 too."""
+
+    def bind(v6_only: int) -> int:
+        with open_socket("::", socket.SOCK_STREAM) as sock:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6_only)
+            return errno_of(lambda: sock.bind(("::", 6363)))
+
+    assert app.call(lambda: [bind(0), bind(1)]) == [errno.EACCES, 0]
 
 
 def test_bind_that_fails_leaves_no_view(app: Rewriting) -> None:

@@ -239,3 +239,14 @@ def test_dual_stack_bind_is_one_of_both_families(as_v6: str, as_v4: str, verdict
     found = chain(bind(f'addresses: ["::"], action: {as_v6}', f"addresses: [0.0.0.0], action: {as_v4}"))
     assert enforced(found, binding("::", 80)) == verdict
     assert enforced(found, binding("::", 80, v6_only=True)).split()[0] == as_v6.partition(",")[0]
+
+
+@pytest.mark.parametrize(("guarded", "written"), [("0.0.0.0", '"::"'), ('"::"', "0.0.0.0")])
+def test_dual_stack_bind_is_judged_as_both_at_its_new_port(guarded: str, written: str) -> None:
+    """It keeps [::], so it takes the new port in both families, whichever of them the rule is about."""
+    guard = f"action: deny, addresses: [{guarded}], ports: [8080], errno: EACCES"
+    rule = f"action: rewrite, addresses: [{written}], ports: [80], rewrite: {{port: 8080}}"
+    for found in (chain(bind(guard, rule)), chain(bind(guard), bind(rule))):
+        assert enforced(found, binding("::", 80)) == "deny p0/bind[0] errno 13"
+    v6_only = enforced(chain(bind(guard, rule)), binding("::", 80, v6_only=True))
+    assert v6_only == ("rewrite p0/bind[1] to [::]:8080" if written == '"::"' else "allow default_action")

@@ -156,8 +156,11 @@ class ImageReader(TargetReader):
             return _Answer(_built_in_deny(abi.RULE_CORRUPT))
         if target.errno:
             return _Answer(denial(rule, target.errno), reason=abi.REASON_NO_BACKEND)
-        before = self._denial_before(rule, chain, target.call, shadow=shadow)
-        return _Answer(rule, target) if before is None else _Answer(before)
+        for place in _places(target):
+            before = self._denial_before(rule, chain, place, shadow=shadow)
+            if before is not None:
+                return _Answer(before)
+        return _Answer(rule, target)
 
     def _denial_before(self, rule: int, chain: tuple[int, ...], target: Call, *, shadow: bool) -> int | None:
         """What denies the call at its target, of all that comes before the rule: whole policies, then rules of its
@@ -202,6 +205,14 @@ def _errno(rule: int) -> int:
 def _stricter(first: _Answer, second: _Answer) -> _Answer:
     """The first that denies, otherwise the first."""
     return second if second.denies and not first.denies else first
+
+
+def _places(target: Target) -> tuple[Call, ...]:
+    """What a call at its target is judged as: a bind that keeps [::] takes the new port on 0.0.0.0 too."""
+    call = target.call
+    if not call.both_families or call.address:
+        return (call,)
+    return (call, replace(call, family=abi.FAMILY_V4 + abi.FAMILY_V6 - call.family))
 
 
 def _prefers_v4(v6: _Answer, v4: _Answer) -> bool:

@@ -66,10 +66,11 @@ def _choosing_once(choose: Choose) -> Choose:
 
 def _decide(chain: Sequence[Policy], flow: Flow, default_action: Action, choose: Choose | None) -> Decision:
     """A bind to [::] of a socket that is not IPv6-only takes the port on 0.0.0.0 too: it is judged as both."""
-    decision = _walk(chain, flow, default_action, choose)
-    if not (flow.hook in _BIND_HOOKS and flow.family == 6 and flow.address == 0 and not flow.v6_only):
+    both = flow.hook in _BIND_HOOKS and flow.family == 6 and flow.address == 0 and not flow.v6_only
+    decision = _walk(chain, flow, default_action, choose, both)
+    if not both:
         return decision
-    as_v4 = _walk(chain, replace(flow, family=4), default_action, choose)
+    as_v4 = _walk(chain, replace(flow, family=4), default_action, choose, both)
     enforced = _of_both_families(decision.enforced, as_v4.enforced)
     shadow = _of_both_families(decision.shadow, as_v4.shadow)
     is_v4 = enforced is not decision.enforced
@@ -99,8 +100,9 @@ def _first_denying(decisions: Sequence[Decision]) -> Decision:
     return replace(enforced, shadow=shadow.shadow)
 
 
-def _walk(chain: Sequence[Policy], flow: Flow, default_action: Action, choose: Choose | None) -> Decision:
-    """Ask the policies in order. An audit policy never decides: it only shapes the shadow verdict."""
+def _walk(chain: Sequence[Policy], flow: Flow, default_action: Action, choose: Choose | None, both: bool) -> Decision:
+    """Ask the policies in order. An audit policy never decides: it only shapes the shadow verdict. `both`: the call is
+    a bind of the other family too."""
     steps: list[Step] = []
     shadow: Outcome | None = None
     for index, policy in enumerate(chain):
@@ -108,10 +110,10 @@ def _walk(chain: Sequence[Policy], flow: Flow, default_action: Action, choose: C
         steps.append(Step(policy, rule, outcome.action if outcome else Action.PASS, policy.audit))
         if outcome is None:
             continue
-        shadow = shadow or _followed(outcome, flow, chain[:index], choose)
+        shadow = shadow or _followed(outcome, flow, chain[:index], choose, both)
         if not policy.audit:
             enforcing = [before for before in chain[:index] if not before.audit]
-            return Decision(_followed(outcome, flow, enforcing, choose), shadow, tuple(steps))
+            return Decision(_followed(outcome, flow, enforcing, choose, both), shadow, tuple(steps))
     has_default_action = chain and flow.family != UNIX and flow.hook is not Hook.CREATE
     nothing_decided = _outcome(default_action if has_default_action else Action.ALLOW)
     return Decision(nothing_decided, shadow or nothing_decided, tuple(steps))
@@ -129,10 +131,11 @@ def _outcome(action: Action, policy: Policy | None = None, rule: Rule | None = N
     return Outcome(action, denial, policy, rule)
 
 
-def _followed(outcome: Outcome, flow: Flow, before: Sequence[Policy], choose: Choose | None) -> Outcome:
+def _followed(outcome: Outcome, flow: Flow, before: Sequence[Policy], choose: Choose | None, both: bool) -> Outcome:
     """What becomes of a call that a rule rewrites: it goes to its target, unless what comes before the rule denies it.
 
     `before` are the policies before the rule's own. Without `choose` nothing is rewritten: the call is let pass.
+    `both`: a bind to [::] that keeps the address takes the new port on 0.0.0.0 too, and is judged as both.
     """
     policy, rule = outcome.policy, outcome.rule
     if not outcome.action.rewrites or policy is None or rule is None:
@@ -144,7 +147,9 @@ def _followed(outcome: Outcome, flow: Flow, before: Sequence[Policy], choose: Ch
         service = rule.redirect.service if rule.redirect else None
         return Outcome(Action.DENY, service.errno if service else errno.EPERM, policy, rule)
     target = None if flow.family == UNIX else Endpoint(aimed.family, aimed.address, aimed.port)
-    return _denial_before(rule, policy, before, aimed) or replace(outcome, target=target)
+    places = [aimed, replace(aimed, family=10 - aimed.family)] if both and not aimed.address else [aimed]
+    denials = (_denial_before(rule, policy, before, place) for place in places)
+    return next(filter(None, denials), None) or replace(outcome, target=target)
 
 
 def rewritten(rule: Rule, flow: Flow, choose: Choose = first_backend) -> Flow | None:
