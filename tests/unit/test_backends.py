@@ -78,6 +78,14 @@ def test_last_backend_takes_its_service_down() -> None:
     assert told[-1].text == "no backend of service web is alive: calls get ECONNREFUSED"
 
 
+def test_service_whose_backends_die_together_is_told_once() -> None:
+    known = live(service("db", ONE, TWO))
+    board, closing = board_of(known, "10.0.0.1", "10.0.0.2"), Backends(Flows())
+    one, two = (target_of(known, address) for address in ("10.0.0.1", "10.0.0.2"))
+    assert [told.kind for told in closing.changed(known, board, one, {two})] == [Kind.BACKEND_DOWN]
+    assert [told.kind for told in closing.changed(known, board, two)] == [Kind.BACKEND_DOWN, Kind.SERVICE_DOWN]
+
+
 def test_backend_that_comes_back_is_told_and_nothing_is_closed() -> None:
     known, flows = live(service("db", ONE, TWO)), Flows()
     board = board_of(known, "10.0.0.1")

@@ -6,7 +6,7 @@ Must not know how backends are probed, nor what the live tables hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from cgnetd.datapath.live import Live, ServiceRef
@@ -25,14 +25,17 @@ class Backends:
     def __init__(self, close: Close) -> None:
         self._close = close
 
-    def changed(self, live: Live, board: Board, target: Target) -> list[Message]:
-        """A target died or came back; the live tables know already."""
+    def changed(self, live: Live, board: Board, target: Target, later: Collection[Target] = ()) -> list[Message]:
+        """A target died or came back; the live tables know already. `later`: others that will be told of then."""
         found = [place for place in places(live) if place.target == target]
         pulse = board.pulse(target)
         if pulse.alive:
             return [_up(place) for place in found]
         told = [self._down(place, pulse.error) for place in found]
         services = {place.service.name: place.service for place in found}
+        for place in places(live):
+            if place.target in later:
+                services.pop(place.service.name, None)
         return told + [_no_backend(service) for service in services.values() if not any_alive(service, live, board)]
 
     def removed(self, before: Live, now: Live) -> list[Message]:

@@ -7,18 +7,22 @@ Must not know what wakes it.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from cgnetd.datapath.live import Live
 from cgnetd.errors import CgnetdError
 from cgnetd.service.backends import Backends
-from cgnetd.service.closing import close_backend_flows
+from cgnetd.service.closing import Held, close_backend_flows, held_flows
 from cgnetd.service.events import Kind, Message
-from cgnetd.service.health import Place, Target, targets
+from cgnetd.service.health import Place, Target, places, targets
 from cgnetd.service.host import Host
 from cgnetd.service.reconcile import Reconciler
 from cgnetd.service.report import message
 from cgnetd.service.sinks import EventLog
 from cgnetd.service.waiting import Watchman, missing
+
+SETTLE_S = 0.05  # that many backends may keep the loop from everything else
 
 
 class Follower:
@@ -29,6 +33,9 @@ class Follower:
         self._log = log
         self._watchman = Watchman()
         self._backends = Backends(self._close_flows)
+        self._changed: dict[Target, None] = {}  # died or came back, and nothing followed from it yet, in order
+        self._written = True  # whether the live tables know of all of these
+        self._held: Held | None = None  # what flows there are, if that was looked at for all backends at once
 
     @property
     def host(self) -> Host:
@@ -40,12 +47,32 @@ class Follower:
         return frozenset(targets(self._live()))
 
     def probed(self, target: Target, error: str) -> bool:
-        """A probe ended, `error` "" if somebody answered. False if the kernel refuses what follows: look again."""
-        board = self._reconciler.live.board
-        if not board.report(target, error, time.time_ns()):
-            return True
-        done = self._refresh()
-        self._log.publish(self._backends.changed(self._live(), board, target))
+        """A probe ended, `error` "" if somebody answered. Whether there is something to settle now."""
+        if self._reconciler.live.board.report(target, error, time.time_ns()):
+            self._written = False
+            if target in self._changed:  # as it was when the world was told last
+                del self._changed[target]
+            else:
+                self._changed[target] = None
+        return self.unsettled
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether backends died or came back, and not all that follows from it was done."""
+        return bool(self._changed) or not self._written
+
+    def settle(self) -> bool:
+        """Do what follows from it: first the live tables for all of them, then flows and messages, one backend after
+        the other, for about SETTLE_S. To be called again while `unsettled`. False if the kernel refuses: look again."""
+        done = self._written or self._refresh()
+        self._written = True
+        live, board = self._live(), self._reconciler.live.board
+        until_s = time.monotonic() + SETTLE_S
+        with self._looking_at_once(len(self._changed)):
+            while self._changed and time.monotonic() < until_s:
+                target = next(iter(self._changed))
+                del self._changed[target]
+                self._log.publish(self._backends.changed(live, board, target, self._changed))
         return done
 
     def host_changed(self) -> bool:
@@ -86,8 +113,26 @@ class Follower:
     def _left(self) -> list[Message]:
         """The backends that a pass has left behind."""
         replaced = self._reconciler.replaced
-        return self._backends.removed(replaced.index.live, self._live()) if replaced is not None else []
+        if replaced is None:
+            return []
+        before = replaced.index.live
+        with self._looking_at_once(sum(1 for _ in places(before))):
+            return self._backends.removed(before, self._live())
+
+    @contextmanager
+    def _looking_at_once(self, count: int) -> Iterator[None]:
+        """Look for the flows of so many backends once: to look for those of each takes long."""
+        session = self._reconciler.session
+        if session is not None and count > 1:
+            with suppress(CgnetdError):
+                self._held = held_flows(session.store)
+        try:
+            yield
+        finally:
+            self._held = None
 
     def _close_flows(self, place: Place, protocol: str) -> int:
         session = self._reconciler.session
-        return close_backend_flows(session.store, self._reconciler.features, place, protocol) if session else 0
+        if session is None or (self._held is not None and not self._held.any(place, protocol)):
+            return 0
+        return close_backend_flows(session.store, self._reconciler.features, place, protocol)

@@ -163,8 +163,15 @@ class Loop:
             self.look()
 
     def _on_probe(self, target: Target, error: str) -> None:
-        if not self._follower.probed(target, error):
+        if self._follower.probed(target, error) and "backends" not in self._timers:
+            self._at("backends", 0.0, self._settle)
+
+    def _settle(self) -> None:
+        self._cancel("backends")
+        if not self._follower.settle():
             self._at("look", 0.0, self._on_tick)
+        if self._follower.unsettled:
+            self._at("backends", 0.0, self._settle)
 
     def _at(self, name: str, delay_s: float, action: Callable[[], object]) -> None:
         self._cancel(name)
