@@ -112,7 +112,7 @@ def test_socket_that_disconnects_talks_to_the_next_address(app: Rewriting, hosts
             sock.connect((one, 53))
             sock.send(b"first")
             echo(server)
-            seen = [sender_of(sock), peer_of(sock)]
+            seen: list[Any] = [sender_of(sock), peer_of(sock)]
             assert libc.connect(sock.fileno(), NOWHERE) == 0
             seen.append(errno_of(sock.getpeername))
             for host in (two, one, backend):
