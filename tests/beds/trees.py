@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beds import cache, commands
+from beds.errors import BedError
 
 MIRROR = "http://deb.debian.org/debian"
 VENV = "/usr/lib/cgnetd/venv"
@@ -26,7 +27,8 @@ _PACKAGES = (
     *("systemd", "systemd-sysv", "dbus", "ca-certificates", "libbpf1", "iproute2", "procps", "socat"),
     *("python3", "python3-venv", "python3-systemd", "python3-yaml"),
 )
-_KERNEL_PACKAGES = ("linux-image-cloud-amd64", "initramfs-tools")
+# The compiler: tests bring small C programs.
+_KERNEL_PACKAGES = ("linux-image-cloud-amd64", "initramfs-tools", "gcc", "libc6-dev")
 _TESTERS = ("pytest", "hypothesis")  # of the extra `test`: what a bed runs; it checks no types
 
 # Of every system: one identity, so that no boot is the first; nobody who waits for a terminal or for the network.
@@ -90,6 +92,32 @@ def system(distro: Distro) -> tuple[Path, ...]:
 def kernel(distro: Distro) -> Path:
     """A layer with the kernel, its modules and its first file system."""
     return _layer(f"{distro.suite}-kernel", system(distro), ["/bin/sh", "-c", _INSTALL_KERNEL, "sh", *_KERNEL_PACKAGES])
+
+
+def image(distro: Distro) -> Path:
+    """An ext4 file system of all layers: the system, its kernel, its Python packages. Boots with init=/sbin/bed-init,
+    which unpacks the archive on the second disk into memory and goes on with its `init`.
+    """
+    layers = (python(distro), kernel(distro), *system(distro))
+    size = "3G"  # sparse: what is not used costs nothing
+
+    def build(path: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix=".work-", dir=path.parent) as point:
+            stack = ":".join(map(os.fspath, layers))
+            script = 'mount -t overlay -o "lowerdir=$1" beds "$2" && exec mkfs.ext4 -q -d "$2" "$3" "$4"'
+            inside = ["/bin/sh", "-c", script, "sh", stack, point, os.fspath(path), size]
+            commands.run(["unshare", "--mount", "--propagation", "private", *inside])
+
+    return cache.kept(f"{distro.suite}-image-{cache.key(*(path.name for path in layers))}", build)
+
+
+def boot_files(distro: Distro) -> tuple[Path, Path]:
+    """The kernel and its first file system."""
+    boot = kernel(distro) / "boot"
+    found = tuple(sorted(boot.glob(f"{name}-{distro.kernel}.*")) for name in ("vmlinuz", "initrd.img"))
+    if not all(len(files) == 1 for files in found):
+        raise BedError(f"boot Linux {distro.kernel}: {boot} has {', '.join(sorted(os.listdir(boot)))}")
+    return found[0][0], found[1][0]
 
 
 def python(distro: Distro) -> Path:

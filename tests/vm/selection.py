@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which tests run on other kernels, and what each of them needs of a kernel that not every kernel has.
+
+The one place where a skip in a virtual machine is granted: by the name of a capability that the machine was found to
+lack. Anything else that is skipped there fails. Must not import pytest: both ends use it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from cgnetd.kernel import features
+
+TESTS = (
+    "tests/kernel/test_features.py",
+    "tests/kernel/test_store_attach.py",
+    "tests/kernel/test_cases_kernel.py",
+    "tests/kernel/test_redirect.py",
+    "tests/kernel/test_views.py",
+    "tests/kernel/test_bind_rewrite.py",
+    "tests/kernel/test_source.py",
+    "tests/kernel/test_socket_options.py",
+    "tests/kernel/test_tcp_tuning.py",
+    "tests/kernel/test_original_dst.py",
+    "tests/kernel/test_unix.py",
+    "tests/kernel/test_destroy.py",
+    "tests/kernel/test_degraded.py",
+    "tests/kernel/test_daemon.py",
+    "tests/kernel/test_daemon_services.py",
+    "tests/kernel/test_cli_flush.py",
+    "tests/kernel/test_first_call.py",
+)
+
+# Pattern of test ids -> names of capabilities, of cgnetd.kernel.features or of OTHERS.
+NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (("tests/kernel/test_unix.py::*", ("unix_hooks",)),)
+
+OTHERS: dict[str, Callable[[], bool]] = {
+    "mptcp": lambda: Path("/proc/sys/net/mptcp/enabled").exists(),
+    "mptcp_close_timeout": lambda: Path("/proc/sys/net/mptcp/close_timeout").exists(),  # Linux 6.8
+}
+
+
+def capabilities() -> dict[str, bool]:
+    """Every capability by name, found by doing. PrivilegeError, KernelError."""
+    lacking = features.probe().missing()
+    return {
+        **{name: name not in lacking for name in features.COSTS},
+        **{name: has() for name, has in OTHERS.items()},
+    }
+
+
+def lacking(test_id: str, present: Iterable[str]) -> tuple[str, ...]:
+    """What a test needs and the kernel has not."""
+    found = frozenset(present)
+    needed = (name for pattern, names in NEEDS if fnmatchcase(test_id, pattern) for name in names)
+    return tuple(dict.fromkeys(name for name in needed if name not in found))
