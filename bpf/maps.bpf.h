@@ -136,8 +136,8 @@ struct cgn_talk {
 /* Where an unconnected UDP socket sent to lately, since a datagram of it was redirected. */
 struct cgn_talks {
 	__u32 sent; /* numbers the datagrams */
-	__u32 reserved;
-	__u32 sent_at[CGN_ASKED_MAX]; /* by number, modulo: in ticks of CGN_TICK_BITS */
+	__u32 answered_after; /* how long answers take, in ticks of CGN_TICK_BITS; 0: not known */
+	__u32 sent_at[CGN_ASKED_MAX]; /* by number, modulo: in ticks too */
 	struct cgn_talk talk[CGN_TALKS_MAX];
 };
 

@@ -4,7 +4,8 @@
  * not know of verdicts.
  *
  * Two questions to different addresses can go to one actual address. Whose the answer is cannot be read from it: it is
- * taken for that of the oldest question without one. Both hooks hold the socket's lock.
+ * taken for that of the oldest question without one. An answer that was lost must not shift all that follow: questions
+ * that are much older than answers take come after the others. Both hooks hold the socket's lock.
  */
 #ifndef CGNETD_TALK_BPF_H
 #define CGNETD_TALK_BPF_H
@@ -14,6 +15,9 @@
 
 #define CGN_TICK_BITS 20 /* of nanoseconds: about a millisecond, and 52 days until a number comes again */
 #define CGN_ANSWER_TICKS (5000000000ull >> CGN_TICK_BITS) /* a question that is older has no answer any more */
+#define CGN_LATE_TICKS (250000000ull >> CGN_TICK_BITS) /* one that is older may have lost it, if nothing is known */
+#define CGN_LATE_FACTOR 4 /* if it is: so many times older than what answers take, */
+#define CGN_LATE_LEAST 32 /* and at least this */
 
 _Static_assert(sizeof(struct cgn_talk) == 56, "cgn_talk");
 _Static_assert(sizeof(struct cgn_talks) == 8 + CGN_ASKED_MAX * 4 + CGN_TALKS_MAX * 56, "cgn_talks");
@@ -42,38 +46,47 @@ static __always_inline bool cgn_is_direct(const struct cgn_call *call)
 	       call->address[0] == call->target[0];
 }
 
-/* How many datagrams the socket has sent since the last one of the talk. */
-static __always_inline __u32 cgn_talk_is_quiet_for(const struct cgn_talks *talks, const struct cgn_talk *talk)
+/*
+ * What speaks for noting a call in the entry at `place`: most that it holds this very talk, then that it is free, then
+ * how many datagrams ago its talk's last one was. All in one number, as below.
+ */
+#define CGN_RANK_SAME (1ull << 62)
+#define CGN_RANK_FREE (1ull << 61)
+#define CGN_RANK_QUIET 8 /* from this bit on */
+#define CGN_RANK_KNOWN 0x80 /* a talk with the target */
+
+__noinline __u64 cgn_talk_rank(const struct cgn_talks *talks, __u32 place, const struct cgn_call *call)
 {
-	return talk->family ? talks->sent - talk->newest : ~0u;
+	const struct cgn_talk *talk;
+	__u64 rank;
+
+	if (!talks || place >= CGN_TALKS_MAX || !call)
+		return 0;
+	talk = &talks->talk[place];
+	if (!talk->family)
+		return CGN_RANK_FREE | place;
+	rank = (__u64)(__u32)(talks->sent - talk->newest) << CGN_RANK_QUIET | place;
+	if (!cgn_talk_is_with(talk, call->family, call->target, call->target_port))
+		return rank;
+	return rank | CGN_RANK_KNOWN | (cgn_talk_asked(talk, call) ? CGN_RANK_SAME : 0);
 }
 
 /*
- * The talk of a call to call->target, or the one to be replaced by it: a free one, else the one that was quiet for the
- * longest. CGN_TALKS_MAX: a direct call to where no redirected one went.
+ * The talk of a call to call->target, or the one to be replaced by it. CGN_TALKS_MAX: a direct call to where no
+ * redirected one went.
  */
 __noinline __u32 cgn_talk_place(const struct cgn_talks *talks, const struct cgn_call *call)
 {
-	__u32 place = CGN_TALKS_MAX, longest = 0, quiet_for;
-	bool is_known = false;
+	__u64 best = 0, known = 0, rank;
 
-	if (!talks || !call)
+	if (!call)
 		return CGN_TALKS_MAX;
 	for (__u32 i = 0; i < CGN_TALKS_MAX; i++) {
-		const struct cgn_talk *talk = &talks->talk[i];
-
-		if (cgn_talk_is_with(talk, call->family, call->target, call->target_port)) {
-			if (cgn_talk_asked(talk, call))
-				return i;
-			is_known = true;
-		}
-		quiet_for = cgn_talk_is_quiet_for(talks, talk);
-		if (place >= CGN_TALKS_MAX || quiet_for > longest) {
-			longest = quiet_for;
-			place = i;
-		}
+		rank = cgn_talk_rank(talks, i, call);
+		known |= rank & CGN_RANK_KNOWN;
+		best = rank > best ? rank : best;
 	}
-	return is_known || !cgn_is_direct(call) ? place : CGN_TALKS_MAX;
+	return known || !cgn_is_direct(call) ? best % CGN_TALKS_MAX : CGN_TALKS_MAX;
 }
 
 static __always_inline __u32 cgn_ticks(__u64 ns)
@@ -106,8 +119,8 @@ static __always_inline void cgn_talk_note(struct cgn_talks *talks, const struct 
 	talk->newest = number;
 }
 
-/* How many of the last datagrams are young enough to be answered still, CGN_ASKED_MAX at most: by bisection. */
-__noinline __u32 cgn_answerable(const struct cgn_talks *talks, __u64 now)
+/* How many of the last datagrams were sent at most so many ticks ago, CGN_ASKED_MAX at most: by bisection. */
+__noinline __u32 cgn_sent_since(const struct cgn_talks *talks, __u32 now, __u32 ticks)
 {
 	__u32 least = 0, most, half, sent_at;
 
@@ -117,7 +130,7 @@ __noinline __u32 cgn_answerable(const struct cgn_talks *talks, __u64 now)
 	for (int step = 0; step < 7 && least < most; step++) {
 		half = (least + most + 1) / 2;
 		sent_at = talks->sent_at[(talks->sent - half + 1) % CGN_ASKED_MAX];
-		if (cgn_ticks(now) - sent_at <= CGN_ANSWER_TICKS)
+		if (now - sent_at <= ticks)
 			least = half;
 		else
 			most = half - 1;
@@ -125,15 +138,30 @@ __noinline __u32 cgn_answerable(const struct cgn_talks *talks, __u64 now)
 	return least;
 }
 
-/* The questions of a talk that wait for an answer, as talk->waiting, when so many of the last ones are answerable. */
-static __always_inline __u64 cgn_talk_waiting(const struct cgn_talks *talks, const struct cgn_talk *talk,
-					      __u32 answerable)
+/* What can be answered now. */
+struct cgn_asking {
+	__u32 now; /* ticks */
+	__u32 open; /* the last datagrams that can be answered still, and of these */
+	__u32 fresh; /* those that are not late yet */
+	__u32 reserved;
+};
+
+static __always_inline void cgn_ask(struct cgn_asking *asking, const struct cgn_talks *talks)
+{
+	__u32 late = talks->answered_after ? talks->answered_after * CGN_LATE_FACTOR : CGN_LATE_TICKS;
+
+	asking->now = cgn_ticks(bpf_ktime_get_boot_ns());
+	asking->open = cgn_sent_since(talks, asking->now, CGN_ANSWER_TICKS);
+	asking->fresh = cgn_sent_since(talks, asking->now, late > CGN_LATE_LEAST ? late : CGN_LATE_LEAST);
+	asking->reserved = 0;
+}
+
+/* The questions of a talk that wait for an answer, as talk->waiting, of so many of the last datagrams. */
+static __always_inline __u64 cgn_talk_waiting(const struct cgn_talks *talks, const struct cgn_talk *talk, __u32 last)
 {
 	__u32 later = talks->sent - talk->newest;
 
-	if (answerable <= later)
-		return 0;
-	return talk->waiting & (~0ull >> (CGN_ASKED_MAX - (answerable - later)));
+	return last > later ? talk->waiting & (~0ull >> (CGN_ASKED_MAX - (last - later))) : 0;
 }
 
 /* The number of the highest bit that is set; 0 if none is. */
@@ -150,42 +178,63 @@ __noinline __u32 cgn_highest_bit(__u64 bits)
 	return number;
 }
 
-/* What speaks for an answer being that of a talk: most for the oldest question that waits, else for the last one. */
-__noinline __u64 cgn_talk_claim(const struct cgn_talks *talks, __u32 place, __u32 answerable)
-{
-	const struct cgn_talk *talk;
-	__u64 waiting;
-	__u32 later;
+/*
+ * What speaks for an answer being that of a talk; the highest number is right. All in one number, and no branches where
+ * these are compared: the verifier would follow each of them. 0: it cannot be that talk's.
+ */
+#define CGN_CLAIM_WAITS (1ull << 62) /* some question waits, */
+#define CGN_CLAIM_FRESH (1ull << 61) /* and it is not late */
+#define CGN_CLAIM_AGE 8 /* from this bit on: the age of the oldest one; if none waits, how young the last one is */
+#define CGN_CLAIM_RIVALS (1ull << 63) /* of the highest: others wait for answers from there too */
 
-	if (!talks || place >= CGN_TALKS_MAX)
-		return 0;
-	talk = &talks->talk[place];
-	waiting = cgn_talk_waiting(talks, talk, answerable);
-	later = talks->sent - talk->newest;
-	return waiting ? (1ull << 32) + later + cgn_highest_bit(waiting) : ~0u - later;
+static __always_inline __u32 cgn_claim_place(__u64 claim)
+{
+	return claim % CGN_TALKS_MAX;
 }
 
-/* The talk that an answer from `actual` belongs to; CGN_TALKS_MAX: none. */
-__noinline __u32 cgn_talk_of(const struct cgn_talks *talks, const struct cgn_endpoint *actual, __u64 now)
+/* That of the talk at `place` to an answer from `actual`. */
+__noinline __u64 cgn_talk_claim(const struct cgn_talks *talks, __u32 place, const struct cgn_endpoint *actual,
+				const struct cgn_asking *asking)
 {
-	__u32 best = CGN_TALKS_MAX, answerable;
-	__u64 best_claim = 0, claim;
+	const struct cgn_talk *talk;
+	__u64 fresh, open, later;
 
-	if (!talks || !actual)
-		return CGN_TALKS_MAX;
-	answerable = cgn_answerable(talks, now);
+	if (!talks || place >= CGN_TALKS_MAX || !actual || !asking)
+		return 0;
+	talk = &talks->talk[place];
+	if (!cgn_talk_is_with(talk, actual->family, actual->address, actual->port))
+		return 0;
+	later = (__u32)(talks->sent - talk->newest);
+	fresh = cgn_talk_waiting(talks, talk, asking->fresh);
+	if (fresh)
+		return CGN_CLAIM_WAITS | CGN_CLAIM_FRESH | (later + cgn_highest_bit(fresh)) << CGN_CLAIM_AGE | place;
+	open = cgn_talk_waiting(talks, talk, asking->open);
+	if (open)
+		return CGN_CLAIM_WAITS | (later + cgn_highest_bit(open)) << CGN_CLAIM_AGE | place;
+	return ((1ull << 32) - later) << CGN_CLAIM_AGE | place;
+}
+
+/* The highest claim to an answer from `actual`; 0: there is none. */
+__noinline __u64 cgn_best_claim(const struct cgn_talks *talks, const struct cgn_endpoint *actual,
+				const struct cgn_asking *asking)
+{
+	__u64 best = 0, claim, waiting = 0;
+
 	for (__u32 i = 0; i < CGN_TALKS_MAX; i++) {
-		const struct cgn_talk *talk = &talks->talk[i];
-
-		if (!cgn_talk_is_with(talk, actual->family, actual->address, actual->port))
-			continue;
-		claim = cgn_talk_claim(talks, i, answerable);
-		if (best >= CGN_TALKS_MAX || claim > best_claim) {
-			best_claim = claim;
-			best = i;
-		}
+		claim = cgn_talk_claim(talks, i, actual, asking);
+		waiting += claim / CGN_CLAIM_WAITS;
+		best = claim > best ? claim : best;
 	}
-	return best;
+	return waiting > 1 ? best | CGN_CLAIM_RIVALS : best;
+}
+
+/* Learns how long answers take from one that can be of one question only, the last one of its talk. */
+static __always_inline void cgn_talk_learn(struct cgn_talks *talks, const struct cgn_talk *talk, __u32 now)
+{
+	__u32 took = now - talks->sent_at[talk->newest % CGN_ASKED_MAX] + 1, usual = talks->answered_after;
+
+	usual -= usual / 8;
+	talks->answered_after = took > usual ? took : usual;
 }
 
 /*
@@ -195,16 +244,22 @@ __noinline __u32 cgn_talk_of(const struct cgn_talks *talks, const struct cgn_end
 static __always_inline const struct cgn_talk *cgn_talk_take(struct cgn_talks *talks, const struct cgn_endpoint *actual,
 							    bool stays)
 {
-	__u64 now = bpf_ktime_get_boot_ns(), waiting;
-	__u32 place = cgn_talk_of(talks, actual, now);
+	struct cgn_asking asking;
+	__u64 fresh, open, claim;
 	struct cgn_talk *talk;
 
-	if (place >= CGN_TALKS_MAX)
+	cgn_ask(&asking, talks);
+	claim = cgn_best_claim(talks, actual, &asking);
+	if (!claim)
 		return NULL;
-	talk = &talks->talk[place];
-	waiting = cgn_talk_waiting(talks, talk, cgn_answerable(talks, now));
-	if (!stays)
-		talk->waiting = waiting & ~(1ull << cgn_highest_bit(waiting));
+	talk = &talks->talk[cgn_claim_place(claim)];
+	if (stays)
+		return talk;
+	fresh = cgn_talk_waiting(talks, talk, asking.fresh);
+	open = cgn_talk_waiting(talks, talk, asking.open);
+	if (open == 1 && !(claim & CGN_CLAIM_RIVALS))
+		cgn_talk_learn(talks, talk, asking.now);
+	talk->waiting = open & ~(1ull << cgn_highest_bit(fresh ?: open));
 	return talk;
 }
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import itertools
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,46 @@ def test_answers_in_order_are_told_apart_in_every_order_of_questions(app: Rewrit
             return seen
 
     assert app.call(talk) == orders
+
+
+def test_answer_that_was_lost_does_not_shift_those_that_follow(app: Rewriting) -> None:
+    """While the socket goes on talking to both: before it is known how long answers take, and after."""
+
+    def talk() -> Any:
+        with receiver("127.0.0.1", 8080) as server, open_socket("192.0.2.10", socket.SOCK_DGRAM) as sock:
+            seen = []
+            for to in (A, B) * 2:
+                sock.sendto(b"lost", A)
+                server.recvfrom(100)
+                time.sleep(0.3)
+                for asked in (to, B, A, B):
+                    sock.sendto(b"question", asked)
+                    echo(server)
+                    seen.append(sender_of(sock) == asked)
+            return seen
+
+    assert app.call(talk) == [True] * 16
+
+
+def test_slow_answer_is_told_from_quick_ones(app: Rewriting) -> None:
+    def talk() -> Any:
+        with receiver("127.0.0.1", 8080) as server, open_socket("192.0.2.10", socket.SOCK_DGRAM) as sock:
+            seen = []
+            for asked in (A, B):
+                sock.sendto(b"question", asked)
+                echo(server)
+                seen.append(sender_of(sock))
+            sock.sendto(b"slow", A)
+            slow = server.recvfrom(100)
+            time.sleep(0.3)
+            sock.sendto(b"quick", B)
+            echo(server)
+            seen.append(sender_of(sock))
+            server.sendto(*slow)
+            seen.append(sender_of(sock))
+            return seen
+
+    assert app.call(talk) == [A, B, B, A]
 
 
 def test_answer_that_is_looked_at_is_the_same_when_it_is_received(app: Rewriting) -> None:
