@@ -8,6 +8,7 @@ after (labelled by the kernel alone).
 from __future__ import annotations
 
 import shutil
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,8 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from cgnetd.kernel.features import COSTS, Features
 from support import sandbox
 from support.caller import Caller
+from support.calls import KINDS
 from support.cases import Call, CaseFile, load_all
 from support.enforce import Enforcement
 from support.judge import Compiled, place_of, ref_name
@@ -111,7 +114,11 @@ def plain(text: str) -> str:
 
 
 @pytest.mark.parametrize(("case_file", "labelled_by", "call"), list(_every_call()))
-def test_call_gets_its_verdict(stage: Stage, case_file: CaseFile, labelled_by: str, call: Call) -> None:
+def test_call_gets_its_verdict(
+    stage: Stage, kernel_features: Features, case_file: CaseFile, labelled_by: str, call: Call
+) -> None:
+    if KINDS[call.via][0] == socket.AF_UNIX and call.rule and not kernel_features.unix_hooks:
+        pytest.skip(COSTS["unix_hooks"])
     scene = stage.scene(case_file, labelled_by)
     before = scene.counted()
     got, seen = scene.caller.make(call)

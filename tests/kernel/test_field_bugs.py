@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from cgnetd.kernel.features import COSTS, Features
 from support import libc
 from support.rewriting import HEAD, Rewriting, errno_of, listener, open_socket, receiver, rewriting
 from support.uring import Ring
@@ -344,7 +345,12 @@ def test_listener_on_the_redirected_address_is_not_needed_nor_reached(app: Rewri
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_SEQPACKET], ids=["stream", "seqpacket"])
-def test_unix_socket_whose_other_end_is_gone_shows_what_it_asked_for(app: Rewriting, kind: int) -> None:
+def test_unix_socket_whose_other_end_is_gone_shows_what_it_asked_for(
+    app: Rewriting, kernel_features: Features, kind: int
+) -> None:
+    if not kernel_features.unix_hooks:
+        pytest.skip(COSTS["unix_hooks"])
+
     def talk() -> Any:
         with socket.socket(socket.AF_UNIX, kind) as server, socket.socket(socket.AF_UNIX, kind) as sock:
             server.bind("\0given")
