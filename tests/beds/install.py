@@ -27,12 +27,20 @@ _FILES = {
     "packaging/systemd/cgnetd.service": "usr/lib/systemd/system/cgnetd.service",
     "packaging/tmpfiles.d/cgnetd.conf": "usr/lib/tmpfiles.d/cgnetd.conf",
     "packaging/catalog/cgnetd.catalog": "usr/lib/systemd/catalog/cgnetd.catalog",
+    "packaging/sysusers.d/cgnetd.conf": "usr/lib/sysusers.d/cgnetd.conf",
     "config/cgnetd.yaml": "etc/cgnetd/cgnetd.yaml",
+}
+_NEWER_FILES = {
+    "packaging/systemd/notify-reload.conf": "usr/lib/systemd/system/cgnetd.service.d/notify-reload.conf",
 }
 
 
-def install(layer: Path, python: Path) -> None:
-    """Fill an empty directory with what an installed cgnetd adds to a tree; `python`: the layer that has VENV.
+_NOTIFY_RELOAD = 253  # the first systemd that knows it
+
+
+def install(layer: Path, python: Path, systemd: int) -> None:
+    """Fill an empty directory with what an installed cgnetd adds to a tree; `python`: the layer that has VENV;
+    `systemd`: the version of the tree's.
 
     BedError if the programs of the kernel side are not built.
     """
@@ -44,7 +52,8 @@ def install(layer: Path, python: Path) -> None:
         shutil.copytree(TOP / "daemon" / package.name, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     for name, module in _MODULES.items():
         _write(layer / "usr/bin" / name, _COMMAND.format(venv=VENV, module=module), 0o755)
-    for source, installed in _FILES.items():
+    files = _FILES if systemd < _NOTIFY_RELOAD else _FILES | _NEWER_FILES
+    for source, installed in files.items():
         _write(layer / installed, (TOP / source).read_text(encoding="utf-8"), 0o644)
 
 

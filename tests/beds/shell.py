@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from beds import cache, trees
 from beds.errors import BedError
@@ -23,31 +24,43 @@ from beds.warden import fresh_directory
 
 
 @contextmanager
-def machine(distro: trees.Distro) -> Iterator[Machine]:
-    """A booted machine with the checkout as it is now installed and not enabled. BedError."""
-    python = trees.python(distro)
-    system = trees.system(distro)
+def machine(distro: trees.Distro, deb: Path | None = None) -> Iterator[Machine]:
+    """A booted machine with a package installed, or with the checkout as it is now (then not enabled). BedError."""
     log_dir = cache.directory() / "logs" / f"{distro.suite}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     directory = fresh_directory()
     try:
-        layer = directory / "install"
-        layer.mkdir()
-        install(layer, python)
-        with Machine([layer, python, *system], directory, log_dir) as booted:
-            # By the machine's own Python; as a package would, or every start would compile all of it again.
-            booted.run(f"{trees.VENV}/bin/python", "-m", "compileall", "-q", *map(str, packages(python)))
-            yield booted
+        if deb is None:
+            layer, python = directory / "install", trees.python(distro)
+            layer.mkdir()
+            install(layer, python, distro.systemd)
+            with Machine([layer, python, *trees.system(distro)], directory, log_dir) as booted:
+                # By the machine's own Python; as a package would, or every start would compile all of it again.
+                booted.run(f"{trees.VENV}/bin/python", "-m", "compileall", "-q", *map(str, packages(python)))
+                yield booted
+        else:
+            with Machine([trees.package(distro, deb), *trees.system(distro)], directory, log_dir) as booted:
+                yield booted
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
 
+def newest_deb(directory: Path, distro: trees.Distro) -> Path:
+    """Of the packages that were built for a distribution. BedError if there is none."""
+    found = sorted(directory.glob(f"cgnetd_*+deb{distro.version}_*.deb"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise BedError(f"install a package: none for Debian {distro.version} in {directory}; build it: make deb")
+    return found[-1]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="beds.shell", description=__doc__.partition("\n")[0])
+    parser.add_argument("--deb", type=Path, metavar="DIRECTORY", help="install the newest package in there")
     parser.add_argument("distro", choices=sorted(trees.DISTROS))
     parser.add_argument("command", nargs=argparse.REMAINDER)
     args = parser.parse_args()
     try:
-        with machine(trees.DISTROS[args.distro]) as made:
+        distro = trees.DISTROS[args.distro]
+        with machine(distro, args.deb and newest_deb(args.deb, distro)) as made:
             return subprocess.call(made.command(*(args.command or ["/bin/bash", "--login"])))
     except BedError as error:
         print(f"beds: {error}", file=sys.stderr)

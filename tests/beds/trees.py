@@ -8,9 +8,11 @@ own code.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,13 +45,13 @@ systemctl --quiet mask console-getty.service getty@tty1.service getty-static.ser
 apt-get clean
 rm -rf /var/lib/apt/lists/* /var/log/*.log
 """
-_INSTALL_KERNEL = r"""
-set -e
-export DEBIAN_FRONTEND=noninteractive
-apt-get -q update
+_APT_UPDATE = "export DEBIAN_FRONTEND=noninteractive && apt-get -q update"
+_APT_CLEAN = "apt-get clean && rm -rf /var/lib/apt/lists/*"
+_INSTALL_KERNEL = rf"""
+{_APT_UPDATE}
 apt-get -q install -y --no-install-recommends "$@"
-apt-get clean
-rm -rf /var/lib/apt/lists/* /boot/System.map-*
+{_APT_CLEAN}
+rm /boot/System.map-*
 cat > /sbin/bed-init << 'END'
 #!/bin/sh
 mount -t tmpfs -o mode=0755 tmpfs /mnt && mkdir /mnt/bed && tar -xf /dev/vdb -C /mnt/bed && exec /bin/sh /mnt/bed/init
@@ -65,15 +67,16 @@ python3 -m venv --system-site-packages "$0"
 
 @dataclass(frozen=True, slots=True)
 class Distro:
-    """`kernel`: what `uname -r` of its kernel package begins with."""
+    """`version` as in VERSION_ID; `kernel`: what `uname -r` of its kernel package begins with."""
 
     suite: str
-    release: str
+    version: str
+    systemd: int
     kernel: str
 
 
 DISTROS = {
-    distro.suite: distro for distro in (Distro("trixie", "Debian 13", "6.12"), Distro("bookworm", "Debian 12", "6.1"))
+    distro.suite: distro for distro in (Distro("trixie", "13", 257, "6.12"), Distro("bookworm", "12", 252, "6.1"))
 }
 
 
@@ -86,12 +89,25 @@ def system(distro: Distro) -> tuple[Path, ...]:
         f"{distro.suite}-base-{cache.key(MIRROR, *command)}",
         lambda path: commands.run([*command, os.fspath(path), MIRROR]),
     )
+    with suppress(FileExistsError):
+        base.with_name(distro.suite).symlink_to(base.name)  # for whoever wants any tree of the distribution
     return _layer(f"{distro.suite}-bed", (base,), ["/bin/sh", "-c", _FINISH]), base
 
 
 def kernel(distro: Distro) -> Path:
     """A layer with the kernel, its modules and its first file system."""
-    return _layer(f"{distro.suite}-kernel", system(distro), ["/bin/sh", "-c", _INSTALL_KERNEL, "sh", *_KERNEL_PACKAGES])
+    return _layer(
+        f"{distro.suite}-kernel", system(distro), ["/bin/sh", "-ec", _INSTALL_KERNEL, "sh", *_KERNEL_PACKAGES]
+    )
+
+
+def package(distro: Distro, deb: Path) -> Path:
+    """A layer with a Debian package and what it depends on, installed by apt."""
+    script = f"{_APT_UPDATE}\napt-get -q install -y --no-install-recommends /run/input/*.deb\n{_APT_CLEAN}"
+    command = ["/bin/sh", "-ec", script, cache.key(deb.read_bytes())]
+    with tempfile.TemporaryDirectory() as given:
+        shutil.copy(deb, given)
+        return _layer(f"{distro.suite}-package", system(distro), command, {"BED_INPUT": given})
 
 
 def image(distro: Distro) -> Path:
@@ -131,7 +147,11 @@ def _requirements() -> list[str]:
     return [*project["dependencies"], *(one for one in tests if one.startswith(_TESTERS))]
 
 
-def _layer(name: str, lower: Sequence[Path], command: Sequence[str]) -> Path:
+def _layer(
+    name: str, lower: Sequence[Path], command: Sequence[str], environment: Mapping[str, str] | None = None
+) -> Path:
+    """What `command` changes when it runs as root on `lower`; built again only for other ones of these."""
+
     def build(path: Path) -> None:
         path.mkdir()
         path.chmod(0o755)  # the directory becomes the root's: what runs as another user must get through
@@ -142,7 +162,9 @@ def _layer(name: str, lower: Sequence[Path], command: Sequence[str]) -> Path:
             stack = ":".join(map(os.fspath, lower))
             places = (os.fspath(point), stack, os.fspath(path), os.fspath(scratch))
             inside = ["sh", os.fspath(_HERE / "within.sh"), *places, *command]
-            commands.run(["unshare", "--mount", "--propagation", "private", *inside], _environment())
+            commands.run(
+                ["unshare", "--mount", "--propagation", "private", *inside], _environment() | dict(environment or {})
+            )
 
     return cache.kept(f"{name}-{cache.key(*(path.name for path in lower), *command)}", build)
 

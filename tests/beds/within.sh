@@ -19,4 +19,9 @@ for kept in /etc/resolv.conf /etc/hosts /etc/ssl/certs; do
         mount --bind -o ro "$kept" "$directory$kept"
     fi
 done
+# What the caller gives along, in BED_INPUT: a directory.
+if [ -n "${BED_INPUT-}" ]; then
+    mkdir "$directory/run/input"
+    mount --bind -o ro "$BED_INPUT" "$directory/run/input"
+fi
 exec chroot "$directory" "$@"

@@ -25,6 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--distro", action="append", choices=sorted(trees.DISTROS), help="boot only this one; repeatable; default: all"
     )
+    parser.addoption("--deb", type=Path, metavar="DIR", help="install packages from here; default: the checkout itself")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -63,15 +64,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.fixture(scope="session")
 def machine(distro: trees.Distro, request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """One machine for all tests of a distribution, with cgnetd installed and not enabled."""
+    """One machine for all tests of a distribution, with cgnetd installed."""
     stash = request.config.stash
     try:
-        with shell.machine(distro) as booted:
+        debs = request.config.getoption("--deb")
+        with shell.machine(distro, debs and shell.newest_deb(debs, distro)) as booted:
             booted.write(*Service.DIAL)
             yield booted
             if distro.suite in stash[_FAILED]:
                 booted.save_logs()
-                stash[_LOGS].append(f"logs of {distro.release}: {booted.log_dir}")
+                stash[_LOGS].append(f"logs of Debian {distro.version}: {booted.log_dir}")
     except BedError as error:
         pytest.fail(str(error), pytrace=False)
 

@@ -78,7 +78,7 @@ def main() -> int:
     teller.tell(kernel=os.uname().release, capabilities=selection.capabilities())
     arguments = Path("arguments.json")
     words = json.loads(arguments.read_text(encoding="utf-8")) if arguments.exists() else []
-    code = pytest.main(["--require-kernel", "-q", *(words or selection.TESTS)], plugins=[teller])
+    code = pytest.main(["--require-kernel", "-q", "--color=no", *(words or selection.TESTS)], plugins=[teller])
     teller.tell(exit=int(code))
     return int(code)
 

@@ -105,6 +105,8 @@ def main() -> int:
         vm.run(distro, pack(logs, words), logs, timeout_s=args.timeout, heard=run.hear)
     except BedError as error:
         problem = str(error)
+    except KeyboardInterrupt:
+        problem = "interrupted"
     return _conclude(run, problem, logs, args.junit)
 
 

@@ -13,24 +13,27 @@ from pathlib import Path
 
 from cgnetd.kernel import features
 
+# Fifteen minutes in emulation. First what tells most when it fails: every program loaded, every hook attached.
 TESTS = (
+    "tests/kernel/test_store_attach.py::test_every_hook_attaches_once",
+    "tests/kernel/test_store_attach.py::test_map_of_one_object_alone_makes_no_other_program",
     "tests/kernel/test_features.py",
-    "tests/kernel/test_store_attach.py",
-    "tests/kernel/test_cases_kernel.py",
+    "tests/kernel/test_unix.py",
+    "tests/kernel/test_tcp_tuning.py",
+    "tests/kernel/test_socket_options.py",
+    "tests/kernel/test_degraded.py",
+    "tests/kernel/test_destroy.py",
+    "tests/kernel/test_destroy_redirected.py",
+    "tests/kernel/test_first_call.py",
     "tests/kernel/test_redirect.py",
     "tests/kernel/test_views.py",
     "tests/kernel/test_bind_rewrite.py",
     "tests/kernel/test_source.py",
-    "tests/kernel/test_socket_options.py",
-    "tests/kernel/test_tcp_tuning.py",
     "tests/kernel/test_original_dst.py",
-    "tests/kernel/test_unix.py",
-    "tests/kernel/test_destroy.py",
-    "tests/kernel/test_degraded.py",
+    "tests/kernel/test_cli_flush.py",
     "tests/kernel/test_daemon.py",
     "tests/kernel/test_daemon_services.py",
-    "tests/kernel/test_cli_flush.py",
-    "tests/kernel/test_first_call.py",
+    "tests/kernel/test_cases_kernel.py",
 )
 
 # Pattern of test ids -> names of capabilities, of cgnetd.kernel.features or of OTHERS.
