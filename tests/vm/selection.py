@@ -37,7 +37,13 @@ TESTS = (
 )
 
 # Pattern of test ids -> names of capabilities, of cgnetd.kernel.features or of OTHERS.
-NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (("tests/kernel/test_unix.py::*", ("unix_hooks",)),)
+NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("tests/kernel/test_unix.py::*", ("unix_hooks",)),
+    ("tests/kernel/test_destroy*.py::*iterator*", ("sock_destroy",)),
+    ("tests/kernel/test_store_attach.py::test_map_of_one_object_alone*", ("sock_destroy",)),
+    ("tests/kernel/test_original_dst.py::test_mptcp*", ("mptcp",)),
+    ("tests/kernel/test_destroy_redirected.py::test_mptcp*", ("mptcp", "mptcp_close_timeout")),
+)
 
 OTHERS: dict[str, Callable[[], bool]] = {
     "mptcp": lambda: Path("/proc/sys/net/mptcp/enabled").exists(),
