@@ -19,18 +19,21 @@ from typing import Any
 
 import pytest
 
+from support import daemon, governed
 from vm import selection
 
 LINES = Path("/dev/ttyS1")
 OBJECTS = Path("objects")  # built by the host: there is no clang here
 _TEXT_MAX = 6000
+_PATIENCE = 5  # times that of a CPU that is not emulated
 
 
 class Teller:
     """A pytest plugin: what is told, what is left out, and what is given to tests instead of being built."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, *, usual: bool) -> None:
         self._descriptor = descriptor
+        self._usual = usual  # nobody asked for tests by name
         self._present = [name for name, has in selection.capabilities().items() if has]
         self._given = {"clang": "clang", "objects": OBJECTS.resolve()}
 
@@ -42,6 +45,8 @@ class Teller:
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         kept = []
         for item in items:
+            if self._usual and selection.left_out(item.nodeid):
+                continue
             lacking = selection.lacking(item.nodeid, self._present)
             if lacking:
                 self.tell(test=item.nodeid, outcome="skipped", seconds=0, text=f"lacks {', '.join(lacking)}")
@@ -74,10 +79,11 @@ class Teller:
 
 def main() -> int:
     descriptor = os.open(LINES, os.O_WRONLY)
-    teller = Teller(descriptor)
+    words = json.loads(Path("arguments.json").read_text(encoding="utf-8"))
+    teller = Teller(descriptor, usual=not words)
     teller.tell(kernel=os.uname().release, capabilities=selection.capabilities())
-    arguments = Path("arguments.json")
-    words = json.loads(arguments.read_text(encoding="utf-8")) if arguments.exists() else []
+    daemon.START_TIMEOUT_S *= _PATIENCE
+    governed.PATIENCE_S *= _PATIENCE
     code = pytest.main(["--require-kernel", "-q", "--color=no", *(words or selection.TESTS)], plugins=[teller])
     teller.tell(exit=int(code))
     return int(code)

@@ -77,17 +77,19 @@ def pack(directory: Path, arguments: list[str]) -> Path:
     archive = directory / "checkout.tar"
     with tarfile.open(archive, "w") as tar:
         for name in _CHECKOUT:
-            tar.add(TOP / name, f"checkout/{name}", filter=_wanted)
-        tar.add(objects, "checkout/objects", filter=_wanted)
-        tar.add(objects, "checkout/daemon/cgnetd/kernel/objects", filter=_wanted)
+            tar.add(TOP / name, f"checkout/{name}", filter=_source)
+        for place in ("objects", "daemon/cgnetd/kernel/objects"):
+            for built in sorted(objects.glob("*.bpf.o")):
+                tar.add(built, f"checkout/{place}/{built.name}")
         tar.add(words, "checkout/arguments.json")
         tar.add(TOP / "tests/vm/init", "init")
     return archive
 
 
-def _wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+def _source(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Nothing that was built in the checkout: it may be of other sources, or for another Python."""
     name = Path(entry.name).name
-    return None if name in ("__pycache__",) or name.startswith(".") or "/kernel/objects/" in entry.name else entry
+    return None if name == "__pycache__" or name.startswith(".") or name.endswith(".bpf.o") else entry
 
 
 def main() -> int:
