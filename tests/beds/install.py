@@ -46,7 +46,6 @@ def install(layer: Path, python: Path, systemd: int) -> None:
     """
     if not any((TOP / "daemon/cgnetd/kernel/objects").glob("*.bpf.o")):
         raise BedError("install the checkout: its programs are not built; build them: make bpf")
-    layer.chmod(0o755)
     for package in packages(python):
         target = layer / package.relative_to("/")
         shutil.copytree(TOP / "daemon" / package.name, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -24,22 +24,28 @@ from beds.warden import fresh_directory
 
 
 @contextmanager
-def machine(distro: trees.Distro, deb: Path | None = None) -> Iterator[Machine]:
-    """A booted machine with a package installed, or with the checkout as it is now (then not enabled). BedError."""
+def machine(
+    distro: trees.Distro, deb: Path | None = None, prepare: Callable[[Path], None] | None = None
+) -> Iterator[Machine]:
+    """A booted machine with a package installed, or with the checkout as it is now (then not enabled). BedError.
+
+    `prepare` may put files below the directory it is given, which becomes the machine's root, before it boots.
+    """
     log_dir = cache.directory() / "logs" / f"{distro.suite}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     directory = fresh_directory()
     try:
+        layer = directory / "layer"
+        layer.mkdir(mode=0o755)
+        installed = trees.python(distro) if deb is None else trees.package(distro, deb)
         if deb is None:
-            layer, python = directory / "install", trees.python(distro)
-            layer.mkdir()
-            install(layer, python, distro.systemd)
-            with Machine([layer, python, *trees.system(distro)], directory, log_dir) as booted:
+            install(layer, installed, distro.systemd)
+        if prepare is not None:
+            prepare(layer)
+        with Machine([layer, installed, *trees.system(distro)], directory, log_dir) as booted:
+            if deb is None:
                 # By the machine's own Python; as a package would, or every start would compile all of it again.
-                booted.run(f"{trees.VENV}/bin/python", "-m", "compileall", "-q", *map(str, packages(python)))
-                yield booted
-        else:
-            with Machine([trees.package(distro, deb), *trees.system(distro)], directory, log_dir) as booted:
-                yield booted
+                booted.run(f"{trees.VENV}/bin/python", "-m", "compileall", "-q", *map(str, packages(installed)))
+            yield booted
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -6,7 +6,8 @@ These tests run only when they are asked for (`make test-system`): they build De
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -62,20 +63,36 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+Boot = Callable[..., AbstractContextManager[Machine]]
+
+
 @pytest.fixture(scope="session")
-def machine(distro: trees.Distro, request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """One machine for all tests of a distribution, with cgnetd installed."""
+def boot(distro: trees.Distro, request: pytest.FixtureRequest) -> Boot:
+    """Boots another machine with cgnetd installed; `prepare` as of shell.machine. Its logs stay if a test failed."""
     stash = request.config.stash
-    try:
+
+    @contextmanager
+    def booting(prepare: Callable[[Path], None] | None = None) -> Iterator[Machine]:
+        failed_before = distro.suite in stash[_FAILED]
         debs = request.config.getoption("--deb")
-        with shell.machine(distro, debs and shell.newest_deb(debs, distro)) as booted:
-            booted.write(*Service.DIAL)
-            yield booted
-            if distro.suite in stash[_FAILED]:
-                booted.save_logs()
-                stash[_LOGS].append(f"logs of Debian {distro.version}: {booted.log_dir}")
-    except BedError as error:
-        pytest.fail(str(error), pytrace=False)
+        try:
+            with shell.machine(distro, debs and shell.newest_deb(debs, distro), prepare) as booted:
+                yield booted
+                if distro.suite in stash[_FAILED] and not failed_before:
+                    booted.save_logs()
+                    stash[_LOGS].append(f"logs of Debian {distro.version}: {booted.log_dir}")
+        except BedError as error:
+            pytest.fail(str(error), pytrace=False)
+
+    return booting
+
+
+@pytest.fixture(scope="session")
+def machine(boot: Boot) -> Iterator[Machine]:
+    """One machine for all tests of a distribution."""
+    with boot() as booted:
+        booted.write(*Service.DIAL)
+        yield booted
 
 
 @pytest.fixture
