@@ -35,9 +35,10 @@ def key(*parts: str | bytes) -> str:
 
 
 def kept(name: str, build: Callable[[Path], None]) -> Path:
-    """The path of a thing, built first if it is absent. `build` makes a file or directory at the path it is given.
+    """The path of a thing, built first if it is absent. Raises what `build` raises.
 
-    What a killed builder left is thrown away by the next one. Raises what `build` raises.
+    `build` makes a file or directory at the path it is given, and may use other paths that begin with that one. What a
+    killed builder left is thrown away by the next one, once the processes that it started have ended.
     """
     path = directory() / name
     if path.exists():
@@ -46,19 +47,20 @@ def kept(name: str, build: Callable[[Path], None]) -> Path:
     with _locked(path.with_name(f".{name}.lock"), name):
         if not path.exists():
             tell(f"building {name} (kept in {path.parent})")
-            fresh = path.with_name(f".{name}.new")
-            _remove(fresh)
+            _clear(path)
             try:
+                fresh = path.with_name(f".{name}.new")
                 build(fresh)
                 fresh.rename(path)
             finally:
-                _remove(fresh)
+                _clear(path)
     return path
 
 
 @contextmanager
 def _locked(path: Path, name: str) -> Iterator[None]:
     with path.open("w") as lock:
+        os.set_inheritable(lock.fileno(), True)  # what the builder starts holds the lock too
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -67,8 +69,10 @@ def _locked(path: Path, name: str) -> Iterator[None]:
         yield
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+def _clear(path: Path) -> None:
+    """Remove what is unfinished of a thing."""
+    for left in path.parent.glob(f".{path.name}.new*"):
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        else:
+            left.unlink()

@@ -39,15 +39,19 @@ def tell(message: str) -> None:
 
 
 def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-    """BedError with the end of its output if it fails. Niced: building may take its time."""
+    """BedError with the end of its output if it fails. Niced: building may take its time.
+
+    It is asked to end when this process ends, and holds what this process lets others inherit (see cache.py).
+    """
     seen = sys.stderr.isatty()
     done = subprocess.run(
-        ["nice", "-n", "10", *command],
+        ["nice", "-n", "10", "setpriv", "--pdeathsig", "TERM", *command],
         env=None if environment is None else {**environment},
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr.fileno() if seen else subprocess.PIPE,
         stderr=None if seen else subprocess.STDOUT,
         check=False,
+        close_fds=False,
     )
     if done.returncode:
         words = "" if seen else ":\n" + done.stdout.decode(errors="replace")[-4000:]

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -49,6 +52,32 @@ def test_what_a_killed_builder_left_is_thrown_away() -> None:
     left.mkdir(parents=True)
     (left / "half").touch()
     assert [path.name for path in cache.kept("tree", tree).iterdir()] == ["whole"]
+
+
+# What it starts does not mind being asked to end, and writes until it is done.
+_KILLED = """
+import sys
+from pathlib import Path
+from beds import cache, commands
+
+def build(path: Path) -> None:
+    path.mkdir()
+    commands.run(["sh", "-c", 'trap "" TERM; touch "$1/half"; sleep 0.3; touch "$1/late"', "sh", str(path)])
+
+cache.kept("tree", build)
+"""
+
+
+def test_what_a_killed_builder_started_is_waited_for() -> None:
+    half = cache.directory() / ".tree.new/half"
+    environment = {**os.environ, "PYTHONPATH": str(Path(cache.__file__).parent.parent)}
+    with subprocess.Popen([sys.executable, "-c", _KILLED], env=environment) as builder:
+        while not half.exists():
+            time.sleep(0.01)
+        builder.kill()
+    assert [path.name for path in cache.kept("tree", tree).iterdir()] == ["whole"]
+    time.sleep(0.4)
+    assert [path.name for path in (cache.directory() / "tree").iterdir()] == ["whole"]
 
 
 def test_second_builder_waits_for_the_first() -> None:

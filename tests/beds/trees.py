@@ -118,7 +118,7 @@ def image(distro: Distro) -> Path:
     size = "3G"  # sparse: what is not used costs nothing
 
     def build(path: Path) -> None:
-        with tempfile.TemporaryDirectory(prefix=".work-", dir=path.parent) as point:
+        with tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as point:
             stack = ":".join(map(os.fspath, layers))
             script = 'mount -t overlay -o "lowerdir=$1" beds "$2" && exec mkfs.ext4 -q -d "$2" "$3" "$4"'
             inside = ["/bin/sh", "-c", script, "sh", stack, point, os.fspath(path), size]
@@ -155,7 +155,7 @@ def _layer(
     def build(path: Path) -> None:
         path.mkdir()
         path.chmod(0o755)  # the directory becomes the root's: what runs as another user must get through
-        with tempfile.TemporaryDirectory(prefix=".work-", dir=path.parent) as work:
+        with tempfile.TemporaryDirectory(prefix=f"{path.name}-", dir=path.parent) as work:
             point, scratch = Path(work, "point"), Path(work, "scratch")
             point.mkdir()
             scratch.mkdir()
