@@ -54,7 +54,7 @@ def test_what_a_killed_builder_left_is_thrown_away() -> None:
     assert [path.name for path in cache.kept("tree", tree).iterdir()] == ["whole"]
 
 
-# What it starts does not mind being asked to end, and writes until it is done.
+# What it starts does not mind being asked to end, and goes on until it is done.
 _KILLED = """
 import sys
 from pathlib import Path
@@ -62,22 +62,24 @@ from beds import cache, commands
 
 def build(path: Path) -> None:
     path.mkdir()
-    commands.run(["sh", "-c", 'trap "" TERM; touch "$1/half"; sleep 0.3; touch "$1/late"', "sh", str(path)])
+    commands.run(["sh", "-c", 'trap "" TERM; touch begun; sleep 0.3; touch done'])
 
 cache.kept("tree", build)
 """
 
 
-def test_what_a_killed_builder_started_is_waited_for() -> None:
-    half = cache.directory() / ".tree.new/half"
+def test_what_a_killed_builder_started_is_waited_for(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(cache.__file__).parent.parent)}
-    with subprocess.Popen([sys.executable, "-c", _KILLED], env=environment) as builder:
-        while not half.exists():
+    with subprocess.Popen([sys.executable, "-c", _KILLED], env=environment, cwd=tmp_path) as builder:
+        while not (tmp_path / "begun").exists():
             time.sleep(0.01)
         builder.kill()
-    assert [path.name for path in cache.kept("tree", tree).iterdir()] == ["whole"]
-    time.sleep(0.4)
-    assert [path.name for path in (cache.directory() / "tree").iterdir()] == ["whole"]
+
+    def build(path: Path) -> None:
+        assert (tmp_path / "done").exists()
+        tree(path)
+
+    assert [path.name for path in cache.kept("tree", build).iterdir()] == ["whole"]
 
 
 def test_second_builder_waits_for_the_first() -> None:

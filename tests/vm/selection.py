@@ -7,11 +7,14 @@ lack. Anything else that is skipped there fails. Must not import pytest: both en
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from cgnetd.kernel import features
+from support import libc, uring
 
 # Fifteen minutes in emulation. First what tells most when it fails: every program loaded, every hook attached.
 TESTS = (
@@ -56,10 +59,37 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/kernel/test_destroy*.py::*iterator*", ("sock_destroy",)),
     ("tests/kernel/test_store_attach.py::test_map_of_one_object_alone*", ("sock_destroy",)),
     ("tests/kernel/test_original_dst.py::test_mptcp*", ("mptcp",)),
+    ("tests/kernel/test_redirect.py::*fast_open-262-*", ("mptcp_fast_open",)),
+    ("tests/kernel/test_cases_kernel.py::*-fast-open-mptcp*", ("mptcp_fast_open",)),
+    ("tests/kernel/test_cases_kernel.py::*-io-uring-bind-*", ("io_uring_bind",)),
+    ("tests/kernel/test_cases_kernel.py::*selftests-unix-*", ("unix_hooks",)),
+    ("tests/kernel/test_cases_kernel.py::*redirect-order-*-unix-*", ("unix_hooks",)),
 )
+
+
+def _has_mptcp_fast_open() -> bool:
+    """Linux 6.2."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as made:
+            made.sendto(b"", socket.MSG_FASTOPEN, ("127.0.0.1", 1))
+    except OSError as error:
+        return error.errno == errno.ECONNREFUSED
+    return True
+
+
+def _has_io_uring_bind() -> bool:
+    """Linux 6.11."""
+    try:
+        with uring.Ring() as ring, socket.socket() as made:
+            return ring.bind(made.fileno(), libc.sockaddr("127.0.0.1", 0)) == 0
+    except OSError:
+        return False
+
 
 OTHERS: dict[str, Callable[[], bool]] = {
     "mptcp": lambda: Path("/proc/sys/net/mptcp/enabled").exists(),
+    "mptcp_fast_open": _has_mptcp_fast_open,
+    "io_uring_bind": _has_io_uring_bind,
 }
 
 

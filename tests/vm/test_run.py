@@ -12,7 +12,7 @@ import pytest
 from vm.junit import write_junit
 from vm.outcome import Outcome
 from vm.run import Run
-from vm.selection import lacking
+from vm.selection import OTHERS, lacking
 
 HELLO = {"kernel": "6.1.0", "capabilities": {"btf": True, "unix_hooks": False}}
 
@@ -59,6 +59,12 @@ def test_needs_are_looked_up_by_test() -> None:
     assert lacking("tests/kernel/test_unix.py::test_any", ["btf", "unix_hooks"]) == ()
     assert lacking("tests/kernel/test_destroy.py::test_flows[iterator-v4]", []) == ("sock_destroy",)
     assert lacking("tests/kernel/test_destroy.py::test_flows[sock_diag-v4]", []) == ()
+
+
+def test_capabilities_are_probed_by_doing() -> None:
+    found = {name: probe() for name, probe in OTHERS.items()}
+    assert set(found.values()) <= {True, False}
+    assert found["mptcp"] or not found["mptcp_fast_open"]
 
 
 def test_junit_file_has_every_outcome(tmp_path: Path) -> None:
