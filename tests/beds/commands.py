@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-from beds.errors import BedError
+from beds.errors import BedError, LackingError
 
 PACKAGES = {
     "debootstrap": "debootstrap",
@@ -23,13 +23,13 @@ PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def require(*programs: str) -> None:
-    """BedError naming everything that is missing for these programs to run as root."""
+    """LackingError naming everything that is missing for these programs to run as root."""
     if os.geteuid() != 0:
-        raise BedError("use test beds: they need root")
+        raise LackingError("use test beds: they need root")
     missing = [program for program in programs if shutil.which(program, path=PATH) is None]
     if missing:
         packages = " ".join(sorted({PACKAGES[program] for program in missing}))
-        raise BedError(f"use test beds: {', '.join(missing)} missing; install: apt-get install {packages}")
+        raise LackingError(f"use test beds: {', '.join(missing)} missing; install: apt-get install {packages}")
 
 
 def tell(message: str) -> None:

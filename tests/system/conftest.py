@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from beds import shell, trees
-from beds.errors import BedError
+from beds.errors import BedError, LackingError
 from beds.machine import Machine
 from system.service import Service
 
@@ -35,6 +35,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None
     named = [(config.invocation_params.dir / word.partition("::")[0]).resolve() for word in config.args]
     return None if any(path.is_relative_to(HERE) for path in named) else True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With --require-kernel, none of these may be skipped."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.kernel)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -81,6 +88,8 @@ def boot(distro: trees.Distro, request: pytest.FixtureRequest) -> Boot:
                 if distro.suite in stash[_FAILED] and not failed_before:
                     booted.save_logs()
                     stash[_LOGS].append(f"logs of Debian {distro.version}: {booted.log_dir}")
+        except LackingError as error:
+            pytest.skip(str(error))
         except BedError as error:
             pytest.fail(str(error), pytrace=False)
 
