@@ -37,7 +37,7 @@ test: setup ## all tests; PYTEST_ARGS="-k name" for some; kernel tests need root
 	@$(PYTHON) -m pytest $(REQUIRE_KERNEL) $(PYTEST_ARGS)
 
 test-system: setup ## cgnetd under real systemds; DISTRO=trixie for one of them; needs root; see docs/testing.md
-	@$(PYTHON) -m pytest tests/system $(addprefix --distro=,$(DISTRO)) $(addprefix --deb=,$(DEB)) $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest tests/system $(REQUIRE_KERNEL) $(addprefix --distro=,$(DISTRO)) $(addprefix --deb=,$(DEB)) $(PYTEST_ARGS)
 
 shell-system: setup ## a shell in a machine with cgnetd installed; DISTRO=bookworm for Debian 12
 	@$(BEDS) -m beds.shell $(or $(DISTRO),trixie)
