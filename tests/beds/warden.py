@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from beds import commands
@@ -67,7 +68,8 @@ def sweep() -> None:
         if not found or Path(f"/proc/{found.group(1)}").exists():
             continue
         if path.is_relative_to(find_root()):
-            remove_cgroup(path)
+            with suppress(FileNotFoundError):  # another warden sweeps too
+                remove_cgroup(path)
         else:
             shutil.rmtree(path, ignore_errors=True)
 
