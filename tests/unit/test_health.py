@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from live_refs import backend, live, service
@@ -169,3 +172,40 @@ def test_probes_do_not_hold_each_other_up(listener: socket.socket) -> None:
         for made in waiting:
             made.close()
     assert set(seen) == {alive}
+
+
+@contextmanager
+def few_descriptors(more: int) -> Iterator[int]:
+    """No more than `more` beside those that are open; the highest number that is allowed."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = max(map(int, os.listdir("/proc/self/fd"))) + 1 + more
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        yield limit
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_probes_of_many_who_do_not_answer_leave_descriptors_for_others() -> None:
+    async def watch(port: int, limit: int) -> int:
+        seen: list[Target] = []
+        prober = Prober(lambda target, _error: seen.append(target))
+        prober.follow(Target(f"127.0.1.{number}", port, 10**7, 2 * 10**8, 1, 1) for number in range(1, limit))
+        most = 0
+        while len(set(seen)) < limit - 1:
+            most = max(most, len(os.listdir("/proc/self/fd")))
+            await asyncio.sleep(0.01)
+        await prober.close()
+        return most
+
+    with socket.create_server(("0.0.0.0", 0), backlog=0) as full:
+        waiting = [socket.socket() for _ in range(3)]
+        for made in waiting:
+            made.setblocking(False)
+            made.connect_ex(("127.0.0.1", port_of(full)))
+        before = len(os.listdir("/proc/self/fd"))
+        with few_descriptors(60) as limit:
+            most = asyncio.run(asyncio.wait_for(watch(port_of(full), limit), 20))
+        for made in waiting:
+            made.close()
+    assert before + limit // 4 < most < limit - 10

@@ -10,12 +10,14 @@ import asyncio
 import errno
 import os
 import random
+import resource
 import socket
 from collections.abc import Callable, Iterable
 
 from cgnetd.service.health import Target
 
 _JITTER = 0.1  # of the interval, so that many daemons do not knock at once
+_ROOM_SHARE = 2  # probes may have one of so many descriptors: the daemon needs some for everything else
 _NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
@@ -26,6 +28,7 @@ class Prober:
         """`report`: called with each result, the error "" if somebody answered."""
         self._report = report
         self._tasks: dict[Target, asyncio.Task[None]] = {}
+        self._room = asyncio.Semaphore(_descriptors() // _ROOM_SHARE)
 
     def follow(self, targets: Iterable[Target]) -> None:
         """Probe these and no others; those that are being probed already keep their pace. In the running loop."""
@@ -45,10 +48,16 @@ class Prober:
         interval_s = target.interval_ns / 1e9
         await asyncio.sleep(random.uniform(0, min(interval_s, 1.0)))
         while True:
-            error = await probe(target.address, target.port, target.timeout_ns)
+            async with self._room:
+                error = await probe(target.address, target.port, target.timeout_ns)
             if error is not None:
                 self._report(target, error)
             await asyncio.sleep(interval_s * random.uniform(1 - _JITTER, 1 + _JITTER))
+
+
+def _descriptors() -> int:
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 20 if soft == resource.RLIM_INFINITY else soft
 
 
 async def probe(address: str, port: int, timeout_ns: int) -> str | None:
