@@ -195,7 +195,7 @@ static __always_inline struct cgn_flow_value *cgn_flow_new(struct cgn_flow_key *
  * One more call of a flow; a record if it is the first one or the window has passed. Only one of many callers sends it.
  * `name` is that of a UNIX socket, else NULL.
  */
-__noinline int cgn_report(const struct cgn_call *call, const struct cgn_name *name)
+__weak __noinline int cgn_report(const struct cgn_call *call, const struct cgn_name *name)
 {
 	__u64 now = bpf_ktime_get_boot_ns(), start;
 	struct cgn_flow_value *flow;

@@ -19,7 +19,7 @@ static __always_inline bool cgn_state(void *image, __u32 state, __u64 *head, __u
 }
 
 /* The state after one byte, or CGN_NO_STATE for an image that cannot be right. */
-__noinline __u64 cgn_step(__u32 slot, __u32 state, __u32 byte)
+__weak __noinline __u64 cgn_step(__u32 slot, __u32 state, __u32 byte)
 {
 	void *image = cgn_image(slot);
 	__u64 head, edges;

@@ -10,7 +10,7 @@
 #include "verdict.bpf.h"
 
 /* How a cgroup stands; its label becomes the call's if it is governed. */
-__noinline int cgn_take_label(struct cgn_call *call, __u64 cgroup_id)
+__weak __noinline int cgn_take_label(struct cgn_call *call, __u64 cgroup_id)
 {
 	return call ? cgn_stand(cgroup_id, call->slot, call->generation, &call->label) : CGN_STANDING_ABSENT;
 }
@@ -41,7 +41,7 @@ static __always_inline void cgn_judge_target(struct cgn_call *call, const struct
 }
 
 /* The same of a name; `name` is the target's already. */
-__noinline int cgn_check_name(struct cgn_call *call, const struct cgn_name *name, int of_shadow)
+__weak __noinline int cgn_check_name(struct cgn_call *call, const struct cgn_name *name, int of_shadow)
 {
 	if (!call)
 		return 0;
@@ -49,8 +49,8 @@ __noinline int cgn_check_name(struct cgn_call *call, const struct cgn_name *name
 	return 0;
 }
 
-/* The same of an address and port. A bind that keeps [::] takes the new port on 0.0.0.0 too, and is judged as both. */
-__noinline int cgn_check_target(struct cgn_call *call, int of_shadow)
+/* The same of an address and port. */
+__weak __noinline int cgn_check_target(struct cgn_call *call, int of_shadow)
 {
 	__u64 high, low;
 	__u16 port;
@@ -64,16 +64,22 @@ __noinline int cgn_check_target(struct cgn_call *call, int of_shadow)
 	call->address[1] = call->target[1];
 	call->port = call->target_port;
 	cgn_judge_target(call, NULL, of_shadow);
-	if (cgn_is_direction(call, CGN_DIR_BIND) && call->both_families && !call->target[0] && !call->target[1] &&
-	    cgn_rewrites(of_shadow ? call->shadow : call->rule)) {
-		call->family = CGN_FAMILY_V4 + CGN_FAMILY_V6 - call->family;
-		cgn_judge_target(call, NULL, of_shadow);
-		call->family = CGN_FAMILY_V4 + CGN_FAMILY_V6 - call->family;
-	}
 	call->address[0] = high;
 	call->address[1] = low;
 	call->port = port;
 	return 0;
+}
+
+/* A bind that keeps [::] takes the new port on 0.0.0.0 too, and is judged as both. */
+static __always_inline void cgn_check_targets(struct cgn_call *call, bool of_shadow)
+{
+	cgn_check_target(call, of_shadow);
+	if (!cgn_is_direction(call, CGN_DIR_BIND) || !call->both_families || call->target[0] || call->target[1] ||
+	    !cgn_rewrites(of_shadow ? call->shadow : call->rule))
+		return;
+	call->family = CGN_FAMILY_V4 + CGN_FAMILY_V6 - call->family;
+	cgn_check_target(call, of_shadow);
+	call->family = CGN_FAMILY_V4 + CGN_FAMILY_V6 - call->family;
 }
 
 /* A rule that has no target to go to denies. The shadow verdict is the same rule's, or another one's. */
@@ -110,7 +116,7 @@ static __always_inline void cgn_follow_rule(struct cgn_call *call, struct cgn_na
 		if (cgn_is_direction(call, CGN_DIR_EGRESS) && error == CGN_AIM_SERVICE)
 			error = cgn_aim_at_service(call);
 		if (!error)
-			cgn_check_target(call, of_shadow);
+			cgn_check_targets(call, of_shadow);
 	}
 	if (error)
 		cgn_fail_target(call, of_shadow, error);
@@ -141,15 +147,11 @@ static __always_inline bool cgn_prefers_v4(const struct cgn_call *call, __u64 v6
  */
 static __always_inline void cgn_judge_task_twice(struct cgn_call *call)
 {
-	__u64 rule, shadow, target[2];
-	__u16 port;
+	__u64 rule, shadow;
 
 	cgn_judge_task(call, NULL);
 	rule = call->rule;
 	shadow = call->shadow;
-	target[0] = call->target[0];
-	target[1] = call->target[1];
-	port = call->target_port;
 	call->family = CGN_FAMILY_V4;
 	cgn_judge_task(call, NULL);
 	call->family = CGN_FAMILY_V6;
@@ -162,9 +164,8 @@ static __always_inline void cgn_judge_task_twice(struct cgn_call *call)
 		return;
 	}
 	call->rule = rule;
-	call->target[0] = target[0];
-	call->target[1] = target[1];
-	call->target_port = port;
+	if (cgn_rewrites(rule) && cgn_aim(call, rule))
+		call->rule = CGN_CELL_CORRUPT;
 }
 
 /* The verdict of the socket's identity, which rewrites nothing: 0 in both if it has none. */

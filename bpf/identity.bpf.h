@@ -50,7 +50,7 @@ static __always_inline __be32 cgn_socket_source4(void *sk)
 }
 
 /* How a cgroup stands, without its label. Verified once: the walk up calls it at each step. */
-__noinline int cgn_standing_of(__u64 cgroup_id, __u32 slot, __u32 generation)
+__weak __noinline int cgn_standing_of(__u64 cgroup_id, __u32 slot, __u32 generation)
 {
 	struct cgn_label label;
 

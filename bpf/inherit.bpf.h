@@ -24,7 +24,7 @@ static struct {
 } cgn_work;
 
 /* The state after '/' and the new cgroup's name. */
-__noinline __u64 cgn_run(__u32 slot, __u32 state)
+__weak __noinline __u64 cgn_run(__u32 slot, __u32 state)
 {
 	__u64 next = cgn_step(slot, state, '/');
 
@@ -54,7 +54,7 @@ static __always_inline void cgn_append(__u16 *list, __u32 *count, __u32 policy)
 	*count += 1;
 }
 
-__noinline int cgn_exclude(__u32 policy)
+__weak __noinline int cgn_exclude(__u32 policy)
 {
 	if (!cgn_has(cgn_work.excluded, cgn_work.excluded_count, policy))
 		cgn_append(cgn_work.excluded, &cgn_work.excluded_count, policy);
@@ -62,7 +62,7 @@ __noinline int cgn_exclude(__u32 policy)
 }
 
 /* Puts a policy of the tier at the end of the chain, unless it is there already or excluded. False: a corrupt image. */
-__noinline int cgn_govern(__u32 slot, __u32 policy, __u32 tier)
+__weak __noinline int cgn_govern(__u32 slot, __u32 policy, __u32 tier)
 {
 	__u32 header = CGN_IMAGE_HEADER + policy * CGN_POLICY_CELLS;
 	__u64 flags, counts;
@@ -79,7 +79,7 @@ __noinline int cgn_govern(__u32 slot, __u32 policy, __u32 tier)
 }
 
 /* The parent's policies of one tier. */
-__noinline int cgn_govern_inherited(__u32 slot, __u32 tier)
+__weak __noinline int cgn_govern_inherited(__u32 slot, __u32 tier)
 {
 	const struct cgn_label *parent = &cgn_work.parent.slot[slot & (CGN_SLOTS - 1)];
 
@@ -90,7 +90,7 @@ __noinline int cgn_govern_inherited(__u32 slot, __u32 tier)
 }
 
 /* The policies of one tier whose subject matches here: `count` cells from `first` on. */
-__noinline int cgn_govern_matching(__u32 slot, __u32 tier, __u32 first, __u32 count)
+__weak __noinline int cgn_govern_matching(__u32 slot, __u32 tier, __u32 first, __u32 count)
 {
 	void *image = cgn_image(slot);
 	__u64 cell;
@@ -107,7 +107,7 @@ __noinline int cgn_govern_matching(__u32 slot, __u32 tier, __u32 first, __u32 co
  * One of the parent's exclusions, which stand behind its chain. On its own: inlined into a loop it makes clang fall
  * through from one turn to the next, which the verifier before 6.3 refuses as a "back-edge".
  */
-__noinline int cgn_exclude_inherited(__u32 slot, __u32 which)
+__weak __noinline int cgn_exclude_inherited(__u32 slot, __u32 which)
 {
 	const struct cgn_label *parent = &cgn_work.parent.slot[slot & (CGN_SLOTS - 1)];
 	__u32 place = parent->governing + which;
@@ -118,7 +118,7 @@ __noinline int cgn_exclude_inherited(__u32 slot, __u32 which)
 }
 
 /* Exclusions last for good: the parent's, then the ones whose `not:` matches here. */
-__noinline int cgn_exclude_all(__u32 slot, __u32 first, __u32 count)
+__weak __noinline int cgn_exclude_all(__u32 slot, __u32 first, __u32 count)
 {
 	const struct cgn_label *parent = &cgn_work.parent.slot[slot & (CGN_SLOTS - 1)];
 	void *image = cgn_image(slot);
@@ -137,7 +137,7 @@ __noinline int cgn_exclude_all(__u32 slot, __u32 first, __u32 count)
 }
 
 /* The chain in order of evaluation: what matches nearer the root comes first in the admin tier, last in the others. */
-__noinline int cgn_build_chain(__u32 slot, __u32 accept)
+__weak __noinline int cgn_build_chain(__u32 slot, __u32 accept)
 {
 	void *image = cgn_image(slot);
 	__u32 matching, excluding;
@@ -161,7 +161,7 @@ __noinline int cgn_build_chain(__u32 slot, __u32 accept)
 }
 
 /* One policy into the new label. On its own, so that its bounds do not multiply the states of the callers' loops. */
-__noinline int cgn_place(__u32 slot, __u32 index, __u32 policy)
+__weak __noinline int cgn_place(__u32 slot, __u32 index, __u32 policy)
 {
 	if (index < CGN_CHAIN_MAX)
 		cgn_work.child.slot[slot & (CGN_SLOTS - 1)].policy[index] = policy;
@@ -169,7 +169,7 @@ __noinline int cgn_place(__u32 slot, __u32 index, __u32 policy)
 }
 
 /* The work lists as a label: the chain, the excluded ones behind it; nothing of either if they do not fit. */
-__noinline int cgn_write_label(__u32 slot, __u32 generation, __u32 state)
+__weak __noinline int cgn_write_label(__u32 slot, __u32 generation, __u32 state)
 {
 	struct cgn_label *label = &cgn_work.child.slot[slot & (CGN_SLOTS - 1)];
 
@@ -189,7 +189,7 @@ __noinline int cgn_write_label(__u32 slot, __u32 generation, __u32 state)
 }
 
 /* Derives the label of one slot into cgn_work.child. False: a corrupt image. */
-__noinline int cgn_derive(__u32 slot, __u32 generation)
+__weak __noinline int cgn_derive(__u32 slot, __u32 generation)
 {
 	const struct cgn_label *parent = &cgn_work.parent.slot[slot & (CGN_SLOTS - 1)];
 	__u64 state, head, edges, cell;

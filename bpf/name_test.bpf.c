@@ -5,7 +5,7 @@
 #define CGN_DIRECTIONS (1 << CGN_DIR_UNIX)
 #include "test_call.bpf.h"
 
-__noinline int cgn_test_one(struct cgn_test *test, struct cgn_name *name)
+__weak __noinline int cgn_test_one(struct cgn_test *test, struct cgn_name *name)
 {
 	struct cgn_call call;
 

@@ -28,7 +28,7 @@ static __always_inline enum cgn_component cgn_component_after(enum cgn_component
 }
 
 /* Whether the name is a path that could lead anywhere. */
-__noinline int cgn_name_is_unsure(const struct cgn_name *name)
+__weak __noinline int cgn_name_is_unsure(const struct cgn_name *name)
 {
 	enum cgn_component component = CGN_COMPONENT_EMPTY;
 
@@ -49,7 +49,7 @@ __noinline int cgn_name_is_unsure(const struct cgn_name *name)
 }
 
 /* The state after one byte, from the state whose cells begin at `cell`. CGN_NO_STATE: corrupt. */
-__noinline __u64 cgn_name_step(__u32 slot, __u32 blob, __u32 cell, __u32 byte)
+__weak __noinline __u64 cgn_name_step(__u32 slot, __u32 blob, __u32 cell, __u32 byte)
 {
 	void *image = cgn_image(slot);
 	__u64 head, edges;
@@ -60,7 +60,7 @@ __noinline __u64 cgn_name_step(__u32 slot, __u32 blob, __u32 cell, __u32 byte)
 }
 
 /* The state that a whole name leads to: `count` states from cell `states` on. CGN_NO_STATE: corrupt. */
-__noinline __u64 cgn_name_run(const struct cgn_name *name, __u32 slot, __u32 blob, __u32 states, __u32 count)
+__weak __noinline __u64 cgn_name_run(const struct cgn_name *name, __u32 slot, __u32 blob, __u32 states, __u32 count)
 {
 	__u64 state = 0;
 

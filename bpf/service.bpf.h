@@ -45,7 +45,7 @@ static __always_inline __u64 cgn_backend_key(void *image, const struct cgn_backe
 }
 
 /* The index of the backend with a key, one more than it is; 0: there is none. */
-__noinline __u32 cgn_backend_with_key(__u32 slot, __u32 first, __u32 count, __u64 wanted)
+__weak __noinline __u32 cgn_backend_with_key(__u32 slot, __u32 first, __u32 count, __u64 wanted)
 {
 	void *image = cgn_image(slot);
 	__u64 key;
@@ -117,7 +117,7 @@ static __always_inline __u32 cgn_choose_and_stick(const struct cgn_call *call, v
  * Chooses a backend of the service whose id call->service is into call->target; call->service becomes its key. Returns
  * 0, the errno of a call that finds none, or CGN_AIM_CORRUPT.
  */
-__noinline int cgn_aim_at_service(struct cgn_call *call)
+__weak __noinline int cgn_aim_at_service(struct cgn_call *call)
 {
 	__u64 services, flags, lasts_ns, port;
 	struct cgn_backends backends;

@@ -55,7 +55,7 @@ static __always_inline bool cgn_is_direct(const struct cgn_call *call)
 #define CGN_RANK_QUIET 8 /* from this bit on */
 #define CGN_RANK_KNOWN 0x80 /* a talk with the target */
 
-__noinline __u64 cgn_talk_rank(const struct cgn_talks *talks, __u32 place, const struct cgn_call *call)
+__weak __noinline __u64 cgn_talk_rank(const struct cgn_talks *talks, __u32 place, const struct cgn_call *call)
 {
 	const struct cgn_talk *talk;
 	__u64 rank;
@@ -75,7 +75,7 @@ __noinline __u64 cgn_talk_rank(const struct cgn_talks *talks, __u32 place, const
  * The talk of a call to call->target, or the one to be replaced by it. CGN_TALKS_MAX: a direct call to where no
  * redirected one went.
  */
-__noinline __u32 cgn_talk_place(const struct cgn_talks *talks, const struct cgn_call *call)
+__weak __noinline __u32 cgn_talk_place(const struct cgn_talks *talks, const struct cgn_call *call)
 {
 	__u64 best = 0, known = 0, rank;
 
@@ -120,7 +120,7 @@ static __always_inline void cgn_talk_note(struct cgn_talks *talks, const struct 
 }
 
 /* How many of the last datagrams were sent at most so many ticks ago, CGN_ASKED_MAX at most: by bisection. */
-__noinline __u32 cgn_sent_since(const struct cgn_talks *talks, __u32 now, __u32 ticks)
+__weak __noinline __u32 cgn_sent_since(const struct cgn_talks *talks, __u32 now, __u32 ticks)
 {
 	__u32 least = 0, most, half, sent_at;
 
@@ -165,7 +165,7 @@ static __always_inline __u64 cgn_talk_waiting(const struct cgn_talks *talks, con
 }
 
 /* The number of the highest bit that is set; 0 if none is. */
-__noinline __u32 cgn_highest_bit(__u64 bits)
+__weak __noinline __u32 cgn_highest_bit(__u64 bits)
 {
 	__u32 number = 0;
 
@@ -193,8 +193,8 @@ static __always_inline __u32 cgn_claim_place(__u64 claim)
 }
 
 /* That of the talk at `place` to an answer from `actual`. */
-__noinline __u64 cgn_talk_claim(const struct cgn_talks *talks, __u32 place, const struct cgn_endpoint *actual,
-				const struct cgn_asking *asking)
+__weak __noinline __u64 cgn_talk_claim(const struct cgn_talks *talks, __u32 place, const struct cgn_endpoint *actual,
+				       const struct cgn_asking *asking)
 {
 	const struct cgn_talk *talk;
 	__u64 fresh, open, later;
@@ -215,8 +215,8 @@ __noinline __u64 cgn_talk_claim(const struct cgn_talks *talks, __u32 place, cons
 }
 
 /* The highest claim to an answer from `actual`; 0: there is none. */
-__noinline __u64 cgn_best_claim(const struct cgn_talks *talks, const struct cgn_endpoint *actual,
-				const struct cgn_asking *asking)
+__weak __noinline __u64 cgn_best_claim(const struct cgn_talks *talks, const struct cgn_endpoint *actual,
+				       const struct cgn_asking *asking)
 {
 	__u64 best = 0, claim, waiting = 0;
 

@@ -15,7 +15,7 @@ static __always_inline bool cgn_effect_of_rule(const struct cgn_call *call, void
 }
 
 /* CGN_EFFECT_* of a rule, 0 if it has none. */
-__noinline __u32 cgn_effects(const struct cgn_call *call, __u64 rule)
+__weak __noinline __u32 cgn_effects(const struct cgn_call *call, __u64 rule)
 {
 	__u32 effect, flags, service;
 
@@ -29,7 +29,7 @@ __noinline __u32 cgn_effects(const struct cgn_call *call, __u64 rule)
  * Where an egress or bind rule sends the call, into call->target. What the rule does not give is kept. Returns 0,
  * CGN_AIM_CORRUPT, or CGN_AIM_SERVICE: it is left to cgn_aim_at_service(), and call->service is the service's id.
  */
-__noinline int cgn_aim(struct cgn_call *call, __u64 rule)
+__weak __noinline int cgn_aim(struct cgn_call *call, __u64 rule)
 {
 	__u32 effect, service, flags, wanted, port;
 	__u64 address[2];
@@ -62,7 +62,7 @@ __noinline int cgn_aim(struct cgn_call *call, __u64 rule)
  * The source address that a rule gives the call, into call->local. Returns the live cell that says whether the host has
  * it, CGN_SOURCE_NONE or CGN_SOURCE_CORRUPT.
  */
-__noinline int cgn_source(struct cgn_call *call)
+__weak __noinline int cgn_source(struct cgn_call *call)
 {
 	__u32 effect, service, flags, wanted, live;
 	__u64 address[2];
@@ -84,7 +84,7 @@ __noinline int cgn_source(struct cgn_call *call)
 }
 
 /* The name that a rule on UNIX sockets sends the call to, into `name`. Returns 0 or CGN_AIM_CORRUPT. */
-__noinline int cgn_aim_at_name(const struct cgn_call *call, __u64 rule, struct cgn_name *name)
+__weak __noinline int cgn_aim_at_name(const struct cgn_call *call, __u64 rule, struct cgn_name *name)
 {
 	__u32 effect, flags, service;
 	void *image;

@@ -18,7 +18,7 @@ struct cgn_tuning {
 };
 
 /* What one policy adds to what those before it said. */
-__noinline int cgn_tune_by(struct cgn_tuning *tuning, __u32 slot, __u32 policy)
+__weak __noinline int cgn_tune_by(struct cgn_tuning *tuning, __u32 slot, __u32 policy)
 {
 	__u32 header = CGN_IMAGE_HEADER + policy * CGN_POLICY_CELLS;
 	__u64 counts, flags, numbers, name[2];

@@ -84,7 +84,7 @@ static __always_inline bool cgn_is_decided(const struct cgn_call *call)
 }
 
 /* Whether any policy of the task's cgroup has rules on names. */
-__noinline int cgn_has_unix_rules(const struct cgn_call *call)
+__weak __noinline int cgn_has_unix_rules(const struct cgn_call *call)
 {
 	void *image;
 	__u64 flags;

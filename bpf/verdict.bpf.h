@@ -159,7 +159,7 @@ static __always_inline __u64 cgn_says(const struct cgn_call *call, const struct 
  * What one policy says: the cell of the rule that decides (with CGN_CELL_AUDIT set if the policy does not enforce), or
  * 0 if it passes. `name` is that of a UNIX socket, else NULL.
  */
-__noinline __u64 cgn_ask_policy(const struct cgn_call *call, __u32 policy, const struct cgn_name *name)
+__weak __noinline __u64 cgn_ask_policy(const struct cgn_call *call, __u32 policy, const struct cgn_name *name)
 {
 	__u32 header = CGN_IMAGE_HEADER + policy * CGN_POLICY_CELLS, reference, rule_id;
 	__u64 flags, base, rule;
@@ -249,7 +249,7 @@ static __always_inline bool cgn_open_image(struct cgn_call *call)
 }
 
 /* The verdict by call->label on the call as it was made, into call->rule and call->shadow. */
-__noinline int cgn_judge(struct cgn_call *call, const struct cgn_name *name)
+__weak __noinline int cgn_judge(struct cgn_call *call, const struct cgn_name *name)
 {
 	if (!call)
 		return 0;

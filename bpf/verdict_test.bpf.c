@@ -6,7 +6,7 @@
 #define CGN_DIRECTIONS (1 << CGN_DIR_EGRESS | 1 << CGN_DIR_BIND | 1 << CGN_DIR_SOCKET)
 #include "test_call.bpf.h"
 
-__noinline int cgn_test_one(struct cgn_test *test)
+__weak __noinline int cgn_test_one(struct cgn_test *test)
 {
 	struct cgn_call call;
 

@@ -319,8 +319,12 @@ def test_further_subflow_of_a_redirected_connection_is_judged_as_the_connection(
                 return extra, peer_of(sock), other.connect_ex(("10.31.0.1", 5000))
 
     try:
+        app.records()  # those of other policies
         app.load(EXTRA)
         assert app.call(talk, "10.31.0.1", "10.31.0.9") == (1, ("192.0.2.10", 5000), errno.EPERM)
-        assert (app.count("away"), app.count("default.egress")) == (2, 1)
+        assert app.count("away") == 2
+        # The kernel may also try a subflow of its own from the accepting side, which is denied by its socket.
+        denied = [(record.address_text, record.port) for record in app.records() if not record.by_socket]
+        assert denied == [("10.31.0.1", 5000)]
     finally:
         app.load(POLICY)
