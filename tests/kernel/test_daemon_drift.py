@@ -79,6 +79,18 @@ def test_deleted_pin_is_seen_at_once(
         assert (app.pin_dir / "maps/labels").exists()
 
 
+def test_pin_directory_that_cannot_be_made_again_is_told_and_tried_again(app: Governed) -> None:
+    parked = app.pin_dir.with_name("parked")
+    app.pin_dir.rename(parked)
+    app.pin_dir.symlink_to("nowhere")
+    eventually(lambda: app.daemon.ask("status")["last_reconcile"]["error"], "the error of a pass")
+    assert connect(app.app, SHUT) == DENIED
+    app.pin_dir.unlink()
+    eventually(lambda: not app.daemon.ask("status")["last_reconcile"]["error"], "a pass that makes it again")
+    assert (app.pin_dir / "links/connect4").exists()
+    assert connect(app.app, SHUT) == DENIED
+
+
 def test_whole_pin_directory_is_made_again(app: Governed) -> None:
     connect(app.app, SHUT)
     for path in sorted(app.pin_dir.rglob("*"), reverse=True):

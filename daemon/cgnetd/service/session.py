@@ -70,8 +70,15 @@ class Session:
             self._stack = undo.pop_all()
 
     def relock(self) -> None:
-        """Lock the pin directory again if it is another one by now: somebody removed it, and it was made again."""
-        if os.stat(self.pin_dir).st_ino != self._inode:
+        """Lock the pin directory again if it is another one by now: somebody removed it, and it was made again.
+
+        One that could not be made again stays as it is: the step that makes it tells, and is tried again.
+        """
+        try:
+            inode = os.stat(self.pin_dir).st_ino
+        except FileNotFoundError:
+            return
+        if inode != self._inode:
             self._relocks.close()
             self._lock()
 
