@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -175,5 +176,8 @@ def test_host_is_not_followed_when_no_policy_speaks_of_it(app: Governed, place: 
 def netlink_sockets(app: Governed) -> list[str]:
     """Inodes of the daemon's sockets that hear of links."""
     lines = Path(f"/proc/{app.daemon.pid}/net/netlink").read_text().splitlines()[1:]
-    ours = {path.readlink().name for path in Path(f"/proc/{app.daemon.pid}/fd").iterdir()}
+    ours = set()
+    for path in Path(f"/proc/{app.daemon.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            ours.add(path.readlink().name)
     return [line.split()[-1] for line in lines if f"socket:[{line.split()[-1]}]" in ours and int(line.split()[3], 16)]

@@ -8,6 +8,7 @@ and rewrite them. (The kernel's own datagrams to an address would need a network
 from __future__ import annotations
 
 import errno
+import faulthandler
 import os
 import re
 import resource
@@ -237,6 +238,7 @@ def core_dumps_go_to(path: str) -> Iterator[None]:
 def dump() -> None:
     """Die in a way that leaves a core."""
     resource.setrlimit(resource.RLIMIT_CORE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    faulthandler.disable()  # it is on purpose: no traceback
     os.kill(os.getpid(), signal.SIGABRT)
 
 
