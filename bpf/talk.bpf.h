@@ -46,11 +46,30 @@ static __always_inline bool cgn_is_direct(const struct cgn_call *call)
 	       call->address[0] == call->target[0];
 }
 
+/* Where the very talk of a call is; CGN_TALKS_MAX: nowhere. Most datagrams go where one went before. */
+__weak __noinline __u32 cgn_talk_again(const struct cgn_talks *talks, const struct cgn_call *call)
+{
+	const struct cgn_talk *talk;
+	__u64 differs;
+
+	if (!talks || !call)
+		return CGN_TALKS_MAX;
+	for (__u32 i = 0; i < CGN_TALKS_MAX; i++) {
+		talk = &talks->talk[i];
+		differs = (talk->actual[1] ^ call->target[1]) | (talk->actual[0] ^ call->target[0]);
+		differs |= (talk->asked[1] ^ call->address[1]) | (talk->asked[0] ^ call->address[0]);
+		differs |= talk->family ^ call->family;
+		differs |= (talk->actual_port ^ call->target_port) | (talk->asked_port ^ call->port);
+		if (!differs)
+			return i;
+	}
+	return CGN_TALKS_MAX;
+}
+
 /*
- * What speaks for noting a call in the entry at `place`: most that it holds this very talk, then that it is free, then
- * how many datagrams ago its talk's last one was. All in one number, as below.
+ * What speaks for noting a new talk in the entry at `place`: most that it is free, then how many datagrams ago its
+ * talk's last one was. All in one number, as below.
  */
-#define CGN_RANK_SAME (1ull << 62)
 #define CGN_RANK_FREE (1ull << 61)
 #define CGN_RANK_QUIET 8 /* from this bit on */
 #define CGN_RANK_KNOWN 0x80 /* a talk with the target */
@@ -66,9 +85,7 @@ __weak __noinline __u64 cgn_talk_rank(const struct cgn_talks *talks, __u32 place
 	if (!talk->family)
 		return CGN_RANK_FREE | place;
 	rank = (__u64)(__u32)(talks->sent - talk->newest) << CGN_RANK_QUIET | place;
-	if (!cgn_talk_is_with(talk, call->family, call->target, call->target_port))
-		return rank;
-	return rank | CGN_RANK_KNOWN | (cgn_talk_asked(talk, call) ? CGN_RANK_SAME : 0);
+	return rank | (cgn_talk_is_with(talk, call->family, call->target, call->target_port) ? CGN_RANK_KNOWN : 0);
 }
 
 /*
@@ -78,9 +95,13 @@ __weak __noinline __u64 cgn_talk_rank(const struct cgn_talks *talks, __u32 place
 __weak __noinline __u32 cgn_talk_place(const struct cgn_talks *talks, const struct cgn_call *call)
 {
 	__u64 best = 0, known = 0, rank;
+	__u32 again;
 
 	if (!call)
 		return CGN_TALKS_MAX;
+	again = cgn_talk_again(talks, call);
+	if (again < CGN_TALKS_MAX)
+		return again;
 	for (__u32 i = 0; i < CGN_TALKS_MAX; i++) {
 		rank = cgn_talk_rank(talks, i, call);
 		known |= rank & CGN_RANK_KNOWN;
