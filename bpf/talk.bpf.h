@@ -241,7 +241,11 @@ __weak __noinline __u64 cgn_best_claim(const struct cgn_talks *talks, const stru
 {
 	__u64 best = 0, claim, waiting = 0;
 
+	if (!talks || !actual)
+		return 0;
 	for (__u32 i = 0; i < CGN_TALKS_MAX; i++) {
+		if (!cgn_talk_is_with(&talks->talk[i], actual->family, actual->address, actual->port))
+			continue;
 		claim = cgn_talk_claim(talks, i, actual, asking);
 		waiting += claim / CGN_CLAIM_WAITS;
 		best = claim > best ? claim : best;
