@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from bench.floor import EmptyPrograms
+from bench.floor import EmptyPrograms, neighbours
 from bench.turns import Worker, paired
 from cgnetd.datapath.compile import Image, compile_image
 from cgnetd.datapath.state import hooks_in_force
@@ -51,6 +51,7 @@ def measure(scratch: Path, objects: Path, rounds: int) -> dict[str, Any]:
     image = compile_image(result.policy_set, default_action=Action.ALLOW, generation=1)
     program = native.build("bench", scratch)
     with ExitStack() as stack:
+        stack.enter_context(neighbours())
         cgroup = stack.enter_context(sandbox.cgroup())
         pins = stack.enter_context(sandbox.bpffs_mount())
         enforcement = stack.enter_context(Enforcement(cgroup.path, pins / "cgnetd", objects))

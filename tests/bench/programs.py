@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.calls import FIRST_PORT, policies
+from bench.floor import neighbours
 from bench.turns import Worker
 from cgnetd.datapath.compile import compile_image
 from cgnetd.policy.load import Source, parse
@@ -33,6 +34,7 @@ def measure(scratch: Path, objects: Path, rounds: int) -> dict[str, Any]:
     image = compile_image(result.policy_set, default_action=Action.ALLOW, generation=1)
     binary = native.build("bench", scratch)
     with ExitStack() as stack:
+        stack.enter_context(neighbours())
         root = stack.enter_context(sandbox.cgroup())
         pins = stack.enter_context(sandbox.bpffs_mount())
         places = [root.child(name).path for name in CGROUPS.values()]

@@ -17,6 +17,7 @@ from typing import Any
 
 from bench import rivals
 from bench.calls import foreign_programs, needed_hooks
+from bench.floor import neighbours
 from bench.turns import Worker, paired
 from cgnetd.datapath.compile import Image, compile_image
 from cgnetd.kernel.hooks import HOOKS
@@ -125,6 +126,7 @@ def measure(scratch: Path, objects: Path, rounds: int) -> dict[str, Any]:
     foreign, program, compiled = foreign_programs(), native.build("detour", scratch), image()
     settings = [name for name in SETTINGS if not (name in _NEEDED and rivals.lacking(_NEEDED[name]))]
     with ExitStack() as stack:
+        stack.enter_context(neighbours())
         tree = stack.enter_context(sandbox.cgroup())
         pins = stack.enter_context(sandbox.bpffs_mount())
         enforcement = stack.enter_context(Enforcement(tree.path, pins / "cgnetd", objects))
