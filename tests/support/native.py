@@ -15,9 +15,12 @@ def compiler() -> str | None:
     return shutil.which("cc") or shutil.which("clang")
 
 
-def build(name: str, into: Path) -> Path:
-    """Compile NAME.c into `into` and return the program's path. Raises subprocess.CalledProcessError."""
+def build(name: str, into: Path, *flags: str) -> Path:
+    """Compile NAME.c into `into`, by more `flags` if it needs them, and return the program's path.
+
+    Raises subprocess.CalledProcessError.
+    """
     program = into / name
-    command = [compiler() or "cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", str(program)]
+    command = [compiler() or "cc", "-O2", "-Wall", "-Wextra", "-Werror", *flags, "-o", str(program)]
     subprocess.run([*command, str(SOURCES_PATH / f"{name}.c")], check=True)
     return program
