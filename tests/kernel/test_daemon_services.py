@@ -22,6 +22,7 @@ from support.governed import Governed, eventually, governed
 from support.sandbox import PrivateCgroup
 
 VIRTUAL, PORT = "192.0.2.20", 5432
+# Servers that stop refuse at once. The timeouts only have to be long: on a slow machine a living one may answer late.
 POLICY = f"""\
 apiVersion: cgnetd/v1
 kind: Policy
@@ -38,7 +39,7 @@ spec:
   addresses: [{VIRTUAL}]
   ports: [{{port: {PORT}}}, {{port: {PORT}, protocol: udp}}]
   backends: [BACKENDS]
-  health: {{interval: 100ms, timeout: 50ms, fall: 2, rise: RISE}}
+  health: {{interval: 200ms, timeout: 190ms, fall: 4, rise: RISE}}
   onBackendDown: DOWN
 """
 
