@@ -34,6 +34,8 @@ class ProgType(enum.IntEnum):
 
 
 class AttachType(enum.IntEnum):
+    CGROUP_INET_INGRESS = 0
+    CGROUP_INET_EGRESS = 1
     CGROUP_INET_SOCK_CREATE = 2
     CGROUP_SOCK_OPS = 3
     CGROUP_INET4_BIND = 8
@@ -54,11 +56,20 @@ class AttachType(enum.IntEnum):
     CGROUP_INET6_GETPEERNAME = 30
     CGROUP_INET4_GETSOCKNAME = 31
     CGROUP_INET6_GETSOCKNAME = 32
+    CGROUP_INET_SOCK_RELEASE = 34
     CGROUP_UNIX_CONNECT = 49
     CGROUP_UNIX_SENDMSG = 50
     CGROUP_UNIX_RECVMSG = 51
     CGROUP_UNIX_GETPEERNAME = 52
     CGROUP_UNIX_GETSOCKNAME = 53
+
+
+class AttachFlag(enum.IntFlag):
+    """How a program shares its cgroup and those below with others of its attach type."""
+
+    EXCLUSIVE = 0  # with nobody
+    OVERRIDE = 1 << 0  # alone, and it gives way to one below
+    MULTI = 1 << 1  # with everybody; links always do
 
 
 class LinkType(enum.IntEnum):

@@ -88,6 +88,7 @@ class ProgInfo:
     load_time_ns: int  # CLOCK_BOOTTIME
     run_time_ns: int
     run_count: int
+    uid: int  # of the process that loaded it
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ def prog_info(fd: int) -> ProgInfo:
         load_time_ns=raw.load_time,
         run_time_ns=raw.run_time_ns,
         run_count=raw.run_cnt,
+        uid=raw.created_by_uid,
     )
 
 

@@ -39,6 +39,8 @@ _PROTOTYPES: dict[str, tuple[str, Any, tuple[Any, ...]]] = {
     "bpf_map_get_fd_by_id": (_CODE, c_int, (c_uint32,)),
     "bpf_prog_get_fd_by_id": (_CODE, c_int, (c_uint32,)),
     "bpf_link_get_fd_by_id": (_CODE, c_int, (c_uint32,)),
+    "bpf_prog_get_next_id": (_CODE, c_int, (c_uint32, c_void_p)),
+    "bpf_link_get_next_id": (_CODE, c_int, (c_uint32, c_void_p)),
     "bpf_obj_get_info_by_fd": (_CODE, c_int, (c_int, c_void_p, c_void_p)),
     "bpf_obj_pin": (_CODE, c_int, (c_int, c_char_p)),
     "bpf_obj_get": (_CODE, c_int, (c_char_p,)),

@@ -10,13 +10,16 @@ from __future__ import annotations
 import enum
 import errno
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from cgnetd.errors import CgnetdError, KernelError
 from cgnetd.kernel import bpffs
 from cgnetd.kernel.cgroup import CgroupRoot
+from cgnetd.kernel.conflicts import holder
 from cgnetd.kernel.failure import kernel_error
 from cgnetd.kernel.hooks import HOOKS, Hook
 from cgnetd.kernel.pins import LINKS, NEW, pin_over
@@ -120,6 +123,15 @@ class Attachments:
             return LinkState.WRONG_CGROUP
         return LinkState.OK if info.attach_type == hook.attach_type else LinkState.WRONG_HOOK
 
+    def attached(self) -> dict[str, int]:
+        """Ids of our programs on cgroups, by hook: those that were right when they were looked at and still are there.
+        KernelError."""
+        try:
+            infos = {name: link.info() for name, link in self._held.items() if not HOOKS[name].tracepoint}
+        except OSError as error:
+            raise kernel_error("look at links", error) from error
+        return {name: info.prog_id for name, info in infos.items() if info.cgroup_id == self._root.id}
+
     def attach(self, names: Iterable[str]) -> tuple[Observed, ...]:
         """Make these hooks right, in the order of attaching. Returns what was wrong with those that were not.
 
@@ -133,9 +145,17 @@ class Attachments:
             try:
                 self._mend(HOOKS[seen.name], seen)
             except OSError as error:
-                raise kernel_error(f"attach {seen.name} to {self._place(HOOKS[seen.name])}", error) from error
+                raise self._refused(HOOKS[seen.name], error) from error
         self._programs.release()
         return wrong
+
+    def _refused(self, hook: Hook, error: OSError) -> CgnetdError:
+        """Who holds the hook, if that is why."""
+        if error.errno == errno.EPERM and not hook.tracepoint:
+            with suppress(OSError):
+                if held := holder(self._root, hook.name):
+                    return KernelError(held.text)
+        return kernel_error(f"attach {hook.name} to {self._place(hook)}", error)
 
     def _mend(self, hook: Hook, seen: Observed) -> None:
         path = self._directory / hook.name
