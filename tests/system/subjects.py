@@ -29,7 +29,7 @@ CALLS = {(hook, address, str(SHUT)) for hook in ("connect", "sendmsg") for addre
 
 
 def policy(name: str, subject: str, *, extra: str = "") -> str:
-    """A document that lets calls to OPEN through and denies the rest. `subject` in flow style; `extra`: lines of spec."""
+    """A document that allows calls to OPEN and denies the rest. `subject` in flow style; `extra`: a line of spec."""
     return f"""\
 ---
 apiVersion: cgnetd/v1
@@ -98,7 +98,7 @@ class Callers:
         self.machine.run("systemctl", "daemon-reload")
 
     def once(self, name: str, *lines: str, start: str = DIAL) -> None:
-        """Make a service that dials and ends. `lines`: more of its [Service]; an instance of a template tells by `%n`."""
+        """Make a service that dials and ends, or a template of such. `lines`: more of its [Service]."""
         kept = (self.output("%n"), *lines, f"ExecStart={start}")
         self.write(name, "\n".join(("[Service]", "Type=oneshot", *kept, "")))
 
