@@ -4,6 +4,7 @@
 # throw-away copy of a tree of that (see in-tree.sh). Needs root to install what is missing, and for trees.
 #
 #   packaging/build-deb.sh [--lint] [DISTRO]
+#   packaging/build-deb.sh [--lint] --staged      # in what stage.sh copied; the package goes beside it
 #
 # --lint   run lintian; warnings are failures
 # VERSION  in the environment: instead of the version of packaging/debian/changelog
@@ -11,20 +12,10 @@ set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 checkout=$(dirname "$here")
 
-# What goes into the package and into building it, as it is in the checkout now; never what was built there before.
-stage() {
-    local to=$1 version
-    mkdir -p "$to"
-    (cd "$checkout" && git ls-files -z LICENSES README.md bpf config daemon docs packaging pyproject.toml |
-        tar --null --files-from - --create) | tar -C "$to" --extract
-    cp -a "$to/packaging/debian" "$to/debian"
-    if [ -n "${VERSION-}" ]; then
-        sed -i "1s/([^)]*)/($VERSION)/" "$to/debian/changelog"
-    fi
-}
-
-# From here on in the staged tree, on the distribution that is built for.
+# In the staged tree, on the distribution that is built for.
 build() {
+    cp -a packaging/debian debian
+    [ -z "${VERSION-}" ] || sed -i "1s/([^)]*)/($VERSION)/" debian/changelog
     install_missing
     # A later release of the distribution gets a higher version, so that it is upgraded along.
     sed -i "1s/)/+deb$(. /etc/os-release && echo "$VERSION_ID"))/" debian/changelog
@@ -34,7 +25,7 @@ build() {
 
 install_missing() {
     local missing=()
-    command -v gcc dpkg-buildpackage >/dev/null || missing+=(build-essential)
+    { command -v gcc && command -v dpkg-buildpackage; } >/dev/null || missing+=(build-essential)
     [ -z "$lint" ] || command -v lintian >/dev/null || missing+=(lintian)
     dpkg-checkbuilddeps 2>/dev/null && [ ${#missing[@]} -eq 0 ] && return
     apt-get -qq update
@@ -57,7 +48,7 @@ own=$(. /etc/os-release && echo "${VERSION_CODENAME-}")
 distro=${1:-$own}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-stage "$work/cgnetd"
+"$here/stage.sh" "$work/cgnetd"
 if [ "$distro" = "$own" ]; then
     DEBIAN_FRONTEND=noninteractive "$work/cgnetd/packaging/build-deb.sh" $lint --staged
 else

@@ -1,6 +1,11 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Installs the Debian packages that building, testing and the demo need. Does nothing, quickly, when all are there.
+#
+#   packaging/setup-debian.sh            for all but these:
+#   packaging/setup-debian.sh system     for trees of Debian that are booted by their systemd
+#   packaging/setup-debian.sh vm         for virtual machines of them
+#
 # Shows apt's work on a terminal; in a pipe it is silent unless it fails. Mounts nothing, starts nothing: the services
 # of packages that it installs are neither started nor enabled.
 set -euo pipefail
@@ -22,6 +27,16 @@ packages=(
     redsocks haproxy squid                  # proxies written for iptables REDIRECT: they ask for SO_ORIGINAL_DST
     nftables                                # what redirects are measured against
 )
+case ${1-} in
+"") ;;
+system) packages=(debootstrap util-linux) ;;
+vm) packages=(debootstrap util-linux e2fsprogs qemu-system-x86) ;;
+*)
+    echo "setup: nothing is known of '$1'; known are: system, vm" >&2
+    exit 2
+    ;;
+esac
+
 # What these bring; the tests start their own.
 services=(
     ssh.service ssh.socket redis-server.service postgresql.service ngtcp2d.service nftables.service
