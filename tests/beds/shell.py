@@ -25,24 +25,30 @@ from beds.warden import fresh_directory
 
 @contextmanager
 def machine(
-    distro: trees.Distro, deb: Path | None = None, prepare: Callable[[Path], None] | None = None
+    distro: trees.Distro,
+    deb: Path | None = None,
+    prepare: Callable[[Path], None] | None = None,
+    *,
+    bare: Path | None = None,
 ) -> Iterator[Machine]:
     """A booted machine with a package installed, or with the checkout as it is now (then not enabled). BedError.
 
     `prepare` may put files below the directory it is given, which becomes the machine's root, before it boots.
+    `bare`: a layer of trees, instead of cgnetd.
     """
     log_dir = cache.directory() / "logs" / f"{distro.suite}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     directory = fresh_directory()
     try:
         layer = directory / "layer"
         layer.mkdir(mode=0o755)
-        installed = trees.python(distro) if deb is None else trees.package(distro, deb)
-        if deb is None:
+        installed = bare or (trees.python(distro) if deb is None else trees.package(distro, deb))
+        from_checkout = bare is None and deb is None
+        if from_checkout:
             install(layer, installed, distro.systemd)
         if prepare is not None:
             prepare(layer)
         with Machine([layer, installed, *trees.system(distro)], directory, log_dir) as booted:
-            if deb is None:
+            if from_checkout:
                 # By the machine's own Python; as a package would, or every start would compile all of it again.
                 booted.run(f"{trees.VENV}/bin/python", "-m", "compileall", "-q", *map(str, packages(installed)))
             yield booted

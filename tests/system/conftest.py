@@ -75,15 +75,15 @@ Boot = Callable[..., AbstractContextManager[Machine]]
 
 @pytest.fixture(scope="session")
 def boot(distro: trees.Distro, request: pytest.FixtureRequest) -> Boot:
-    """Boots another machine with cgnetd installed; `prepare` as of shell.machine. Its logs stay if a test failed."""
+    """Boots another machine with cgnetd installed; options as of shell.machine. Its logs stay if a test failed."""
     stash = request.config.stash
 
     @contextmanager
-    def booting(prepare: Callable[[Path], None] | None = None) -> Iterator[Machine]:
+    def booting(prepare: Callable[[Path], None] | None = None, *, bare: Path | None = None) -> Iterator[Machine]:
         failed_before = distro.suite in stash[_FAILED]
         debs = request.config.getoption("--deb")
         try:
-            with shell.machine(distro, debs and shell.newest_deb(debs, distro), prepare) as booted:
+            with shell.machine(distro, debs and shell.newest_deb(debs, distro), prepare, bare=bare) as booted:
                 yield booted
                 if distro.suite in stash[_FAILED] and not failed_before:
                     booted.save_logs()
