@@ -10,6 +10,7 @@ from typing import Any
 from cgnetd.cli import client
 from cgnetd.cli.answer import Answer, Style, table
 from cgnetd.cli.defaults import control_socket
+from cgnetd.cli.neighbours import conflict_texts, neighbour_lines
 from cgnetd.cli.place import place
 from cgnetd.cli.problems import problem_texts
 
@@ -37,6 +38,9 @@ def _lines(status: Mapping[str, Any], style: Style) -> Iterator[str]:
     yield from _section("services", _services(status), style)
     yield from _section("policies", _policies(status), style)
     yield from _section("rules that decided", _counters(status), style)
+    yield from _section("programs of others", neighbour_lines(status), style)
+    for text in conflict_texts(status):
+        yield style.bad("conflict: ") + text
     overflow = status.get("overflow") or {}
     if overflow.get("cgroups"):
         examples = ", ".join(overflow.get("examples") or ())

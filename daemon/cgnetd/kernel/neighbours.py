@@ -88,6 +88,14 @@ class Sighting:
     flags: AttachFlag | None
     order: Order
 
+    @property
+    def flags_text(self) -> str:
+        """"multi", "override" or "exclusive", "" where it is not known."""
+        return _FLAGS.get(self.flags, "") if self.flags is not None else ""
+
+
+_FLAGS = {AttachFlag.EXCLUSIVE: "exclusive", AttachFlag.OVERRIDE: "override", AttachFlag.MULTI: "multi"}
+
 
 @dataclass(frozen=True, slots=True)
 class Survey:

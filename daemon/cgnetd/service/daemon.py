@@ -15,6 +15,7 @@ from cgnetd.errors import CgnetdError, PolicyError
 from cgnetd.kernel.flush import Flushed
 from cgnetd.service.audit import Auditor
 from cgnetd.service.cgroup_paths import CgroupPaths
+from cgnetd.service.conflicts import ConflictTeller, is_held
 from cgnetd.service.events import FlowEvent, Kind, Record
 from cgnetd.service.follower import Follower
 from cgnetd.service.memory import shrink
@@ -39,6 +40,7 @@ class Daemon:
         self.log = log
         self.notifier = notifier
         self._announcer = Announcer()
+        self._conflicts = ConflictTeller()
         root = reconciler.root
         self._auditor = Auditor(CgroupPaths(root.id, root.path_of))
         self._pump: Pump | None = None
@@ -51,12 +53,13 @@ class Daemon:
     def begin(self, *, once: bool) -> PassReport:
         """The first pass. What leaves no reason to go on is raised and not announced: whoever started us is told.
 
-        That is what the kernel refuses while nothing of ours is in force, and with `once` everything. CgnetdError.
+        That is what the kernel refuses while nothing of ours is in force, and with `once` everything. A hook that
+        somebody else holds is waited for: `status` tells who. CgnetdError.
         """
         fresh = not os.path.exists(self.reconciler.settings.pin_dir)
         report = self.reconciler.look()
         idle = self.reconciler.running is None
-        if report.error is not None and (once or idle):
+        if report.error is not None and (once or (idle and not is_held(self.reconciler))):
             if fresh and idle:  # what was made so far is of no use to anybody
                 with suppress(CgnetdError):
                     self.reconciler.flush()
@@ -188,6 +191,8 @@ class Daemon:
         reasons = self.reconciler.not_enforcing()
         if reasons and self._enforcing is not False:
             records.append(message(Kind.NOT_ENFORCING, f"not enforcing: {'; '.join(reasons)}", reasons=list(reasons)))
+        with suppress(CgnetdError):
+            records += self._conflicts.messages(self.reconciler.conflicts())
         if (not reasons) != self._enforcing:
             self.notifier.status(self.summary())
         self._enforcing = not reasons

@@ -50,6 +50,8 @@ class Kind(enum.Enum):
     DEVICE_FOUND = ("device-found", "3e0099afe3b74cbebe8cb9460279f0b6", Priority.NOTICE)
     SOURCE_MISSING = ("source-missing", "7bb4143fbfa345549f91dc19243280c8", Priority.WARNING)
     SOURCE_FOUND = ("source-found", "5c922348c166456dabfb0470a7e41781", Priority.NOTICE)
+    CONFLICT = ("conflict", "d9ddc35e68ab46a08b6d2d5dc86f2a88", Priority.WARNING)
+    CONFLICT_ENDED = ("conflict-ended", "4f0c8219d83e45c3881e588f82e15992", Priority.NOTICE)
 
     def __init__(self, label: str, message_id: str, priority: Priority) -> None:
         self.label = label

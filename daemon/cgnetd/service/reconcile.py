@@ -18,6 +18,7 @@ from cgnetd.datapath.state import DesiredState, SlotState, diff
 from cgnetd.datapath.steps import Activate, Plan
 from cgnetd.errors import CgnetdError
 from cgnetd.kernel import congestion
+from cgnetd.kernel.conflicts import Conflict, find_conflicts
 from cgnetd.kernel.features import Features
 from cgnetd.kernel.flush import Flushed, flush
 from cgnetd.service.apply import Application
@@ -67,6 +68,7 @@ class Reconciler:
         self.unfinished = False
         self._surroundings = surroundings
         self._slots: list[Generation | None] = [None] * abi.SLOTS
+        self._needed: frozenset[str] = frozenset()  # hooks, by the last pass that knew what should be
         self._last_number = 0
         self._pace = _Pace()
 
@@ -150,6 +152,11 @@ class Reconciler:
             reasons.append(str(self.last.error))
         return tuple(reasons)
 
+    def conflicts(self) -> tuple[Conflict, ...]:
+        """With programs of others, at the hooks that should be attached. KernelError, PrivilegeError."""
+        links = self.session.links.attached() if self.session else {}
+        return find_conflicts(self.root, links, self._needed) if self.session else ()
+
     def labels_in_force(self) -> tuple[Label, ...]:
         """The labels of all cgroups, as of the last walk."""
         if self.session is None or self.running is None:
@@ -208,7 +215,7 @@ class Reconciler:
         in_force = slots[session.store.control().active % abi.SLOTS]
         desired = self._desired(asked, in_force[1])
         settled = desired is not None and desired.digest == in_force[0].digest
-        needed = desired.hooks if desired is not None else frozenset()
+        needed = self._needed = desired.hooks if desired is not None else frozenset()
         differences = self._compare_labels(session, closely=closely) if settled and needed else Differences()
         seen_right = frozenset(name for name, state in self.hooks.items() if state == RIGHT)
         seen = observe(session.store, session.links, slots, needed, differences, seen_right=seen_right)

@@ -59,14 +59,14 @@ class Announcer:
         """What is new in a report."""
         yield from self._loaded(report)
         if report.repaired:
-            text = f"repaired drift: {'; '.join(_few(report.repaired))}"
+            text = f"repaired drift: {'; '.join(few(report.repaired))}"
             yield message(Kind.DRIFT_REPAIRED, text, repaired=list(report.repaired))
         if report.problems != self._problems and report.problems and not report.writing:
             yield self._rejected(report)
         if not report.writing:
             self._problems = report.problems
         if report.degraded != self._degraded and report.degraded:
-            text = f"degraded: {'; '.join(_few(tuple(str(p) for p in report.degraded)))}"
+            text = f"degraded: {'; '.join(few(tuple(str(p) for p in report.degraded)))}"
             yield message(Kind.DEGRADED, text, problems=[problem_data(p) for p in report.degraded])
         self._degraded = report.degraded
         error = str(report.error) if report.error else ""
@@ -93,7 +93,7 @@ class Announcer:
         texts = tuple(str(problem) for problem in report.problems)
         return message(
             Kind.POLICY_REJECTED,
-            f"policy files rejected, what is in force stays: {'; '.join(_few(texts))}",
+            f"policy files rejected, what is in force stays: {'; '.join(few(texts))}",
             problems=[problem_data(p) for p in report.problems],
         )
 
@@ -103,7 +103,7 @@ def message(kind: Kind, text: str, **fields: Any) -> Message:
     return Message(kind, time.time_ns(), text, fields)
 
 
-def _few(texts: tuple[str, ...]) -> tuple[str, ...]:
+def few(texts: tuple[str, ...]) -> tuple[str, ...]:
     """Enough for one line of a log; all of them are in the fields."""
     shown = texts[:_SHOWN]
     rest = len(texts) - len(shown)

@@ -15,6 +15,7 @@ from cgnetd.datapath.rules import RuleIndex
 from cgnetd.kernel.features import COSTS
 from cgnetd.service.clock import rfc3339
 from cgnetd.service.control import problem_data
+from cgnetd.service.neighbours import neighbour_status
 from cgnetd.service.reconcile import Reconciler
 from cgnetd.service.status_live import live_status
 
@@ -46,6 +47,7 @@ def status(reconciler: Reconciler, service: Mapping[str, int]) -> dict[str, Any]
         "policy_dirs": list(reconciler.settings.policy_dirs),
         "default_action": reconciler.settings.default_action,
         "hooks": dict(reconciler.hooks),
+        **neighbour_status(reconciler),
         **live_status(reconciler),
         "counters": _counters(index, totals),
         "stats": {**dict(zip(STATS, reconciler.stats(), strict=True)), **service},
