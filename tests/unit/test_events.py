@@ -7,13 +7,16 @@ import dataclasses
 import fcntl
 import json
 import os
+import shlex
 import socket
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from cgnetd.cli.endpoint import parse_flow
 from cgnetd.service.events import FlowEvent, Kind, Message, Record, RuleName
 from cgnetd.service.journal import JournalSink, encode, fields_of
 from cgnetd.service.sinks import EventLog, JsonSink
@@ -64,6 +67,8 @@ class Recorder:
     """A sink that keeps what it is given."""
 
     dropped = 0
+    kept = 0
+    behind = False
 
     def __init__(self) -> None:
         self.records: list[Record] = []
@@ -123,7 +128,10 @@ def test_sentence_of_a_shadow_redirect_names_the_shadow_rule() -> None:
 
 
 def test_denied_before_anything_else_is_the_kind() -> None:
-    assert dataclasses.replace(REDIRECTED, denied=True).kind is Kind.DENY
+    denied = dataclasses.replace(REDIRECTED, denied=True)
+    assert denied.kind is Kind.DENY
+    assert dataclasses.replace(denied, rule=RuleName("", "unlabelled", "", 0)).kind is Kind.DENY_BUILTIN
+    assert dataclasses.replace(denied, reason="the device does not exist").kind is Kind.DENY_UNMET
     assert dataclasses.replace(REDIRECTED, shadow_denied=True).kind is Kind.SHADOW_DENY
     assert dataclasses.replace(REDIRECTED, redirected=False, shadow_redirected=False).kind is Kind.ALLOW
 
@@ -179,24 +187,71 @@ def test_journal_entry_is_filed_under_the_unit_and_the_process() -> None:
     assert (fields["OBJECT_PID"], fields["OBJECT_SYSTEMD_UNIT"]) == ("42", "nginx.service")
     assert "OBJECT_SYSTEMD_USER_UNIT" not in fields
     assert (fields["CGNETD_POLICY"], fields["CGNETD_REMOTE_PORT"]) == ("web", "443")
+    assert "OBJECT_PID" not in fields_of(EVENT, pids=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "connect tcp 10.0.0.1:443"),
+        ({"family": 6, "remote_address": "2001:db8::1"}, "connect tcp '[2001:db8::1]:443'"),
+        ({"hook": "bind", "remote_address": "", "local_address": "::", "local_port": 80}, "bind tcp '[::]:80'"),
+        ({"protocol": "unix", "remote_address": "", "name": "/run/a b"}, "connect unix '/run/a b'"),
+        ({"protocol": "unix", "remote_address": "", "name": "\\x01"}, "connect unix NAME"),
+        ({"hook": "create", "remote_address": "", "family": 6, "socket_type": "dgram"}, "create inet6/dgram"),
+        ({"hook": "create", "remote_address": "", "socket_type": "seqpacket"}, "create inet/other"),
+        ({"hook": "socket", "remote_address": "", "protocol": "sctp"}, "socket sctp"),
+        ({"hook": "socket", "remote_address": "", "protocol": "l2tp"}, "socket raw"),
+        ({"collected": True, "remote_address": ""}, "connect tcp ADDRESS:PORT"),
+    ],
+)
+def test_journal_entry_has_the_command_that_explains_it(changes: dict[str, Any], words: str) -> None:
+    command = fields_of(dataclasses.replace(EVENT, **changes))["CGNETD_EXPLAIN"]
+    assert command == f"cgnetctl explain /system.slice/nginx.service {words}"
+    given = shlex.split(command)[3:]
+    if not {"NAME", "ADDRESS:PORT"} & {*given}:
+        assert parse_flow(*given, *([None] if len(given) == 2 else [])).hook.value == given[0]
 
 
 def test_journal_field_with_a_newline_is_length_prefixed() -> None:
     assert encode({"A": "x", "B": "1\n2=3"}) == b"A=x\nB\n" + struct.pack("<Q", 5) + b"1\n2=3\n"
 
 
-def test_journal_sink_sends_one_datagram_a_record_and_counts_what_is_not_taken(tmp_path: Path) -> None:
+def test_journal_sink_sends_one_datagram_a_record_and_keeps_what_is_not_taken(tmp_path: Path) -> None:
     path = str(tmp_path / "journal")
     sink = JournalSink(path)
     sink.write([EVENT])
-    assert sink.dropped == 1
+    assert (sink.kept, sink.dropped) == (1, 0)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.settimeout(10)
         journal.bind(path)
-        sink.write([EVENT, MESSAGE])
+        sink.write([MESSAGE])
         assert b"MESSAGE=denied nginx.service" in journal.recv(65536)
         assert b"CGNETD_GENERATION=7\n" in journal.recv(65536)
+        assert sink.kept == 0
     sink.write([MESSAGE])
-    assert sink.dropped == 2
+    assert (sink.kept, sink.dropped) == (1, 0)
+    sink.close()
+
+
+def test_journal_sink_keeps_so_many_then_counts_and_sends_them_in_order(tmp_path: Path) -> None:
+    path = str(tmp_path / "journal")
+    sink = JournalSink(path)
+    records = [dataclasses.replace(EVENT, count=number) for number in range(1, 4101)]
+    sink.write(records[:1001])
+    assert sink.behind
+    sink.write(records[1001:])
+    assert (sink.kept, sink.dropped) == (4000, 100)
+    found: list[bytes] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(path)
+        journal.setblocking(False)
+        while sink.kept:
+            sink.flush()
+            while len(found) + sink.kept < 4000:
+                found.append(journal.recv(65536))
+    assert [int(one.partition(b"CGNETD_COUNT=")[2].partition(b"\n")[0]) for one in found] == list(range(1, 4001))
+    assert not sink.behind
     sink.close()
 
 

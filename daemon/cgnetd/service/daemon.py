@@ -45,6 +45,7 @@ class Daemon:
         self._auditor = Auditor(CgroupPaths(root.id, root.path_of))
         self._pump: Pump | None = None
         self._doubts = 0
+        self._dropped = 0  # records of the log that the world was told of
         self._retry_s = 0.0
         self._shrunk_after: Asked | None = None
         self._enforcing: bool | None = None
@@ -169,8 +170,21 @@ class Daemon:
                 untold = self._pump.untold()
         return [record for record in (*self.log.recent(), *untold) if isinstance(record, FlowEvent)]
 
-    def flush_sink(self) -> None:
+    @property
+    def is_late(self) -> bool:
+        """Whether something waits to be told as soon as it will be taken: `catch_up` then."""
+        return self.log.kept or (self._pump is not None and self._pump.is_late)
+
+    def catch_up(self) -> None:
+        """Tell what could not be told before, and what never will be."""
         self.log.flush()
+        if self._pump is not None:
+            self._pump.catch_up()
+        dropped = self.log.dropped - self._dropped
+        if dropped and not self.log.behind:
+            text = f"{dropped} records were not taken by the reader of the log"
+            self.log.publish([message(Kind.EVENTS_LOST, text, records=dropped)])
+            self._dropped = self.log.dropped
 
     def summary(self) -> str:
         """One line for the service manager."""

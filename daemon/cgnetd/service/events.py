@@ -7,7 +7,7 @@ Values only. Must not know where they are sent.
 from __future__ import annotations
 
 import enum
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from cgnetd.service.clock import rfc3339
@@ -24,39 +24,59 @@ class Priority(enum.IntEnum):
 
 
 class Kind(enum.Enum):
-    """Kinds of records: name, journald's MESSAGE_ID (never to be changed), priority."""
+    """Kinds of records: name, journald's MESSAGE_ID (never to be changed), priority, and the fields of a message."""
 
     DENY = ("deny", "2f62bded8716435789b3c04a0f5e5e60", Priority.NOTICE)
+    DENY_BUILTIN = ("deny-builtin", "8fdcca110f8d405daf13d1bd9e203ed4", Priority.NOTICE)
+    DENY_UNMET = ("deny-unmet", "2612c4ab5d114c79bc52b83dd03534bc", Priority.NOTICE)
     SHADOW_DENY = ("shadow-deny", "8d4e3ad9beea4329b2639992d0dea844", Priority.NOTICE)
     SHADOW_REDIRECT = ("shadow-redirect", "95da2faaac5f4c999436f375dcf3d522", Priority.NOTICE)
     REDIRECT = ("redirect", "e06620a6e09f420bb39d32985dcbcb26", Priority.INFO)
     ALLOW = ("allow", "80bcfab961dd4c489f69f0b426d7290a", Priority.INFO)
-    POLICY_LOADED = ("policy-loaded", "0cd110a02e364749b79a768c0c70a9bc", Priority.INFO)
-    POLICY_REJECTED = ("policy-rejected", "6a085e9637a845bea005c87ad7d94a54", Priority.ERR)
-    DRIFT_REPAIRED = ("drift-repaired", "80f8c42d22004e18beeae89540314c94", Priority.WARNING)
-    EVENTS_LOST = ("events-lost", "9284de5f4592410788122d3b77668614", Priority.WARNING)
-    DEGRADED = ("degraded", "dfe565e5cc884c6eac5d92d8274a120d", Priority.WARNING)
-    RECONCILE_FAILED = ("reconcile-failed", "2d5f6d0b235d4423a229c4f9c4c42f65", Priority.ERR)
-    STARTED = ("started", "beb4c7887c0e48c49ad625bcd25ce0af", Priority.INFO)
+    POLICY_LOADED = (
+        "policy-loaded",
+        "0cd110a02e364749b79a768c0c70a9bc",
+        Priority.INFO,
+        "generation adopted policies warnings",
+    )
+    POLICY_REJECTED = ("policy-rejected", "6a085e9637a845bea005c87ad7d94a54", Priority.ERR, "problems")
+    DRIFT_REPAIRED = ("drift-repaired", "80f8c42d22004e18beeae89540314c94", Priority.WARNING, "repaired")
+    EVENTS_LOST = ("events-lost", "9284de5f4592410788122d3b77668614", Priority.WARNING, "lost lost_total records error")
+    DEGRADED = ("degraded", "dfe565e5cc884c6eac5d92d8274a120d", Priority.WARNING, "problems")
+    RECONCILE_FAILED = ("reconcile-failed", "2d5f6d0b235d4423a229c4f9c4c42f65", Priority.ERR, "error")
+    STARTED = ("started", "beb4c7887c0e48c49ad625bcd25ce0af", Priority.INFO, "version pid")
     STOPPED = ("stopped", "71ea3737d19a4d8d950d0e9f5033e334", Priority.INFO)
-    FLUSHED = ("flushed", "e3538b28bb19445d8ae11ae7b1428362", Priority.NOTICE)
-    NOT_ENFORCING = ("not-enforcing", "212e012d8a2d478685c4c58ff106e009", Priority.WARNING)
-    LABEL_FAILED = ("label-failed", "2898f2704e424288abb8ff59db915c71", Priority.WARNING)
-    BACKEND_DOWN = ("backend-down", "07504a92def94a9393167ca46e01c86d", Priority.WARNING)
-    BACKEND_UP = ("backend-up", "dc4d60e432d14ffba5b0840b25ae06b1", Priority.NOTICE)
-    SERVICE_DOWN = ("service-down", "4e4af364d17249d79d340fdeced021ee", Priority.ERR)
-    FLOWS_CLOSED = ("flows-closed", "67791a75e24646af8252f23ce4add07e", Priority.INFO)
-    DEVICE_MISSING = ("device-missing", "f269e5373ad34bd492377757aa33dcb5", Priority.WARNING)
-    DEVICE_FOUND = ("device-found", "3e0099afe3b74cbebe8cb9460279f0b6", Priority.NOTICE)
-    SOURCE_MISSING = ("source-missing", "7bb4143fbfa345549f91dc19243280c8", Priority.WARNING)
-    SOURCE_FOUND = ("source-found", "5c922348c166456dabfb0470a7e41781", Priority.NOTICE)
-    CONFLICT = ("conflict", "d9ddc35e68ab46a08b6d2d5dc86f2a88", Priority.WARNING)
-    CONFLICT_ENDED = ("conflict-ended", "4f0c8219d83e45c3881e588f82e15992", Priority.NOTICE)
+    FLUSHED = ("flushed", "e3538b28bb19445d8ae11ae7b1428362", Priority.NOTICE, "links")
+    NOT_ENFORCING = ("not-enforcing", "212e012d8a2d478685c4c58ff106e009", Priority.WARNING, "reasons")
+    LABEL_FAILED = ("label-failed", "2898f2704e424288abb8ff59db915c71", Priority.WARNING, "cgroup cgroup_id errno")
+    BACKEND_DOWN = (
+        "backend-down",
+        "07504a92def94a9393167ca46e01c86d",
+        Priority.WARNING,
+        "service address port error closed",
+    )
+    BACKEND_UP = ("backend-up", "dc4d60e432d14ffba5b0840b25ae06b1", Priority.NOTICE, "service address port")
+    SERVICE_DOWN = ("service-down", "4e4af364d17249d79d340fdeced021ee", Priority.ERR, "service errno")
+    FLOWS_CLOSED = ("flows-closed", "67791a75e24646af8252f23ce4add07e", Priority.INFO, "service address port closed")
+    DEVICE_MISSING = ("device-missing", "f269e5373ad34bd492377757aa33dcb5", Priority.WARNING, "device")
+    DEVICE_FOUND = ("device-found", "3e0099afe3b74cbebe8cb9460279f0b6", Priority.NOTICE, "device")
+    SOURCE_MISSING = ("source-missing", "7bb4143fbfa345549f91dc19243280c8", Priority.WARNING, "address")
+    SOURCE_FOUND = ("source-found", "5c922348c166456dabfb0470a7e41781", Priority.NOTICE, "address")
+    PROBES_FAILED = ("probes-failed", "48a32be13554499093c8419130a2988e", Priority.WARNING, "error")
+    PROBES_RESUMED = ("probes-resumed", "9cef382694aa449da677c0f2db8bed51", Priority.NOTICE)
+    PINS_LOST = ("pins-lost", "b137658ccc1041d4bd8d689ae8bedcd4", Priority.WARNING, "error")
+    SETTINGS_REJECTED = ("settings-rejected", "0385885c1eda4212bd908625672126aa", Priority.ERR, "error")
+    SETTINGS_CHANGED = ("settings-changed", "673469ea72ca4e3b946f5dcac0eadc28", Priority.NOTICE, "changed waiting")
+    CONFLICT = ("conflict", "d9ddc35e68ab46a08b6d2d5dc86f2a88", Priority.WARNING, "conflicts")
+    CONFLICT_ENDED = ("conflict-ended", "4f0c8219d83e45c3881e588f82e15992", Priority.NOTICE, "conflicts")
 
-    def __init__(self, label: str, message_id: str, priority: Priority) -> None:
+    def __init__(self, label: str, message_id: str, priority: Priority, fields: str = "") -> None:
         self.label = label
         self.message_id = message_id
         self.priority = priority
+        self.fields = frozenset(
+            fields.split()
+        )  # that a message of this kind may have; flow events have one set for all
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +142,8 @@ class FlowEvent:
     @property
     def kind(self) -> Kind:
         facts = (
+            (self.denied and bool(self.reason), Kind.DENY_UNMET),
+            (self.denied and not self.rule.policy, Kind.DENY_BUILTIN),
             (self.denied, Kind.DENY),
             (self.shadow_denied, Kind.SHADOW_DENY),
             (self.redirected, Kind.REDIRECT),
@@ -166,6 +188,27 @@ class FlowEvent:
     def is_bind(self) -> bool:
         return self.hook in ("bind", "post_bind")
 
+    @property
+    def crowd(self) -> tuple[object, ...]:
+        """What events have in common that differ in where the calls went, when, and which process made them."""
+        return (
+            *(self.rule, self.shadow_rule, self.generation, self.cgroup_id, self.decided_by),
+            *(self.denied, self.shadow_denied, self.redirected, self.shadow_redirected, self.errno, self.reason),
+            *(self.hook, self.protocol, self.family, self.socket_type),
+        )
+
+    def collected_with(self, other: FlowEvent) -> FlowEvent:
+        """Both in one, collected unless they went to one place; `other` is of the same crowd and later."""
+        collected = self.collected or other.collected or self.place != other.place
+        return replace(
+            other,
+            count=self.count + other.count,
+            first_ns=min(self.first_ns, other.first_ns),
+            last_ns=max(self.last_ns, other.last_ns),
+            collected=collected,
+            **(_NO_PLACE if collected else {}),
+        )
+
     def to_json(self) -> dict[str, Any]:
         """The event as `docs/events.md` describes it."""
         record = asdict(self)
@@ -186,10 +229,16 @@ class FlowEvent:
 
 _DONE = {
     Kind.DENY: "denied",
+    Kind.DENY_BUILTIN: "denied",
+    Kind.DENY_UNMET: "denied",
     Kind.SHADOW_DENY: "would deny",
     Kind.REDIRECT: "redirected",
     Kind.SHADOW_REDIRECT: "would redirect",
     Kind.ALLOW: "allowed",
+}
+_NO_PLACE: dict[str, Any] = {
+    **{"local_address": "", "local_port": 0, "remote_address": "", "remote_port": 0},
+    **{"new_address": "", "new_port": 0, "name": ""},
 }
 _NOT_AS_THEY_ARE = (
     *("time_ns", "first_ns", "last_ns"),

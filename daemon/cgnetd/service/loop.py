@@ -24,6 +24,8 @@ from cgnetd.service.recheck import Recheck
 from cgnetd.service.report import PassReport
 from cgnetd.service.watch import Debounce, Watch
 
+CATCH_UP_S = 1.0
+
 
 class Loop:
     """Drives a daemon until a signal says stop."""
@@ -95,10 +97,21 @@ class Loop:
         self._prober.follow(self._follower.targets())
         next_s = self._daemon.next_look_s(self._interval_s)
         self._at("look", next_s if self._longest_s is None else min(next_s, self._longest_s), self._on_tick)
+        self._follow_log()
 
     def _on_tick(self) -> None:
-        self._daemon.flush_sink()
+        self._daemon.catch_up()
         self.look()
+
+    def _catch_up(self) -> None:
+        self._cancel("catch-up")
+        self._daemon.catch_up()
+        self._follow_log()
+
+    def _follow_log(self) -> None:
+        """Come back soon to what the log's reader has not taken yet."""
+        if self._daemon.is_late and "catch-up" not in self._timers:
+            self._at("catch-up", CATCH_UP_S, self._catch_up)
 
     def _on_hangup(self) -> None:
         self.look(force=True)
@@ -113,12 +126,14 @@ class Loop:
         self._daemon.read_events()
         if "sweep" not in self._timers:
             self._at("sweep", self._window_s, self._sweep)
+        self._follow_log()
         self._doubt()
 
     def _sweep(self) -> None:
         self._cancel("sweep")
         if self._daemon.sweep():
             self._at("sweep", self._window_s, self._sweep)
+        self._follow_log()
         self._doubt()
 
     def _doubt(self) -> None:

@@ -11,6 +11,7 @@ import time
 from cgnetd.datapath import abi
 from cgnetd.kernel.store import Store
 from cgnetd.service.audit import Auditor
+from cgnetd.service.crowd import Crowd
 from cgnetd.service.events import Kind, Record
 from cgnetd.service.report import message
 from cgnetd.service.sinks import EventLog
@@ -27,6 +28,7 @@ class Pump:
         self._log = log
         self._window_ns = window_ns
         self._batch: list[bytes] = []
+        self._crowd = Crowd()
         self._ring = store.ring(self._batch.append)
         self._lost = store.stats()[abi.STAT_LOST]
 
@@ -42,10 +44,22 @@ class Pump:
         return count
 
     def sweep(self) -> bool:
-        """Publish the flows that no record tells any more, and drop idle ones. False if none were left to wait for."""
+        """Publish the flows that no record tells any more, and drop idle ones; then what was gathered. False if none
+        were left to wait for."""
         self._batch += self.store.drain_flows(time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self._window_ns)
         self._publish()
+        self._log.publish(self._crowd.release(hold=self._log.behind))
         return self.waiting()
+
+    @property
+    def is_late(self) -> bool:
+        """Whether a sweep left something to `catch_up` with."""
+        return self._crowd.is_late
+
+    def catch_up(self) -> None:
+        """Publish what a sweep had no room for."""
+        if not self._log.behind:
+            self._log.publish(self._crowd.overdue())
 
     def untold(self) -> list[Record]:
         """What the table of flows holds that is in no event yet; it stays there."""
@@ -60,23 +74,24 @@ class Pump:
 
     def waiting(self) -> bool:
         """Whether there are flows that a later sweep will have to look at."""
-        return next(self.store.maps["flows"].keys(), None) is not None
+        return self._crowd.waiting or next(self.store.maps["flows"].keys(), None) is not None
 
     def check_losses(self) -> None:
         """Tell of calls that are counted by rule, but in no event."""
-        lost = self.store.stats()[abi.STAT_LOST]
+        lost = self.store.stats()[abi.STAT_LOST] + self._crowd.lost
         if lost > self._lost:
-            text = f"{lost - self._lost} calls are in no event: more different ones than limits.flows within a window"
+            text = f"{lost - self._lost} calls are in no event: too many different ones within a window"
             self._log.publish([message(Kind.EVENTS_LOST, text, lost=lost - self._lost, lost_total=lost)])
         self._lost = lost
 
     def close(self) -> None:
+        self._log.publish(self._crowd.rest())
         self._ring.close()
 
     def _publish(self) -> None:
         batch = list(self._batch)
         self._batch.clear()
-        self._log.publish(self._auditor.records(batch))
+        self._log.publish(self._crowd.admit(self._auditor.records(batch), gather=self._log.behind))
 
 
 def _untold(value: bytes) -> int:

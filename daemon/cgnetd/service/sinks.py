@@ -18,12 +18,20 @@ from cgnetd.service.events import Message, Record
 from cgnetd.service.stream import TextStream
 
 REMEMBERED = 1000
+_BEHIND_BYTES = 512 * 1024
 
 
 class Sink(Protocol):
-    """Takes batches of records. Must neither raise nor block for long; `dropped` counts what was not taken."""
+    """Takes batches of records. Must neither raise nor block for long. What its reader does not take now it keeps for
+    `flush`, as far as there is room; `dropped` counts what it will never tell."""
 
     dropped: int
+
+    @property
+    def kept(self) -> int: ...
+
+    @property
+    def behind(self) -> bool: ...
 
     def write(self, records: Sequence[Record]) -> None: ...
 
@@ -60,6 +68,16 @@ class JsonSink:
         self._out.flush()
         self._log.flush()
 
+    @property
+    def kept(self) -> int:
+        """Bytes that wait for their readers."""
+        return self._out.pending + self._log.pending
+
+    @property
+    def behind(self) -> bool:
+        """Whether so many wait that fewer should come."""
+        return self._out.pending > _BEHIND_BYTES
+
     def close(self) -> None:
         """The streams are not ours to close."""
 
@@ -78,8 +96,18 @@ class EventLog:
 
     @property
     def dropped(self) -> int:
-        """Records that the sink did not take."""
+        """Records that the sink will never tell."""
         return self._sink.dropped
+
+    @property
+    def kept(self) -> bool:
+        """Whether the sink's reader has not taken everything yet: flush again later."""
+        return self._sink.kept > 0
+
+    @property
+    def behind(self) -> bool:
+        """Whether fewer events should come, for the sink's reader does not take them."""
+        return self._sink.behind
 
     def publish(self, records: Sequence[Record]) -> None:
         if not records:

@@ -40,6 +40,11 @@ class TextStream:
         """Write what waits, as far as it goes without blocking. False if the reader is gone."""
         return self._drain(0.0)
 
+    @property
+    def pending(self) -> int:
+        """Bytes that the reader has not taken yet."""
+        return len(self._pending)
+
     def _drain(self, patience_s: float) -> bool:
         deadline = time.monotonic() + patience_s
         while self._pending:
