@@ -76,8 +76,12 @@ def clang() -> str:
 
 
 @pytest.fixture(scope="session")
-def objects(tmp_path_factory: pytest.TempPathFactory, clang: str) -> Path:
-    """The shipped programs, built from the tree as it is."""
+def objects(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """The shipped programs, built from the tree as it is, or those in the directory that CGNETD_OBJECTS names."""
+    given = os.environ.get("CGNETD_OBJECTS")
+    if given:
+        return Path(given).resolve()
+    clang = request.getfixturevalue("clang")
     out = tmp_path_factory.mktemp("objects")
     subprocess.run(["make", "-s", "-C", TOP / "bpf", f"OUT={out}", f"CLANG={clang}"], check=True)
     return out

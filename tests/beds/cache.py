@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,13 @@ DEFAULT = Path("/var/cache/cgnetd-beds")
 def directory() -> Path:
     """Where everything is kept; CGNETD_BEDS in the environment overrides it."""
     return Path(os.environ.get(VARIABLE) or DEFAULT)
+
+
+def fresh_logs(name: str) -> Path:
+    """A new directory for what is kept of a run that fails."""
+    path = directory() / "logs" / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    path.mkdir(parents=True)
+    return path
 
 
 def key(*parts: str | bytes) -> str:

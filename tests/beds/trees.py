@@ -21,6 +21,7 @@ from beds.errors import BedError
 
 MIRROR = "http://deb.debian.org/debian"
 VENV = "/usr/lib/cgnetd/venv"
+_PROGRAMS = "/var/lib/programs"
 _HERE = Path(__file__).parent
 _PYPROJECT = _HERE.parent.parent / "pyproject.toml"
 
@@ -31,6 +32,7 @@ _PACKAGES = (
 )
 # The compiler: tests bring small C programs.
 _KERNEL_PACKAGES = ("linux-image-cloud-amd64", "initramfs-tools", "gcc", "libc6-dev")
+_COMPILER_PACKAGES = ("clang", "llvm", "make", "libbpf-dev", "linux-libc-dev")
 _TESTERS = ("pytest", "hypothesis")  # of the extra `test`: what a bed runs; it checks no types
 
 # Of every system: one identity, so that no boot is the first; nobody who waits for a terminal or for the network.
@@ -47,11 +49,12 @@ rm -rf /var/lib/apt/lists/* /var/log/*.log
 """
 _APT_UPDATE = "export DEBIAN_FRONTEND=noninteractive && apt-get -q update"
 _APT_CLEAN = "apt-get clean && rm -rf /var/lib/apt/lists/*"
-_INSTALL_KERNEL = rf"""
+_INSTALL = f"""
 {_APT_UPDATE}
 apt-get -q install -y --no-install-recommends "$@"
 {_APT_CLEAN}
-rm /boot/System.map-*
+"""
+_INSTALL_KERNEL = rf"""{_INSTALL}rm /boot/System.map-*
 cat > /sbin/bed-init << 'END'
 #!/bin/sh
 mount -t tmpfs -o mode=0755 tmpfs /mnt && mkdir /mnt/bed && tar -xf /dev/vdb -C /mnt/bed && exec /bin/sh /mnt/bed/init
@@ -108,6 +111,26 @@ def package(distro: Distro, deb: Path) -> Path:
     with tempfile.TemporaryDirectory() as given:
         shutil.copy(deb, given)
         return _layer(f"{distro.suite}-package", system(distro), command, {"BED_INPUT": given})
+
+
+def programs(distro: Distro, sources: Path) -> Path:
+    """A directory with the programs of the kernel side (*.bpf.o), built by the distribution's own compiler."""
+    files = _files(sources)
+    digest = cache.key(*(part for path in files for part in (os.fspath(path.relative_to(sources)), path.read_bytes())))
+    install = ["/bin/sh", "-ec", _INSTALL, "sh", *_COMPILER_PACKAGES]
+    compiler = _layer(f"{distro.suite}-compiler", system(distro), install)
+    command = ["make", "--silent", "--directory=/run/input", f"OUT={_PROGRAMS}", f"DIGEST={digest}"]
+    with tempfile.TemporaryDirectory() as given:
+        for path in files:
+            copied = Path(given, path.relative_to(sources))
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copied)
+        built = _layer(f"{distro.suite}-programs", (compiler, *system(distro)), command, {"BED_INPUT": given})
+    return built / _PROGRAMS.lstrip("/")
+
+
+def _files(sources: Path) -> list[Path]:
+    return [path for path in sorted(sources.rglob("*")) if path.suffix in {".c", ".h"} or path.name == "Makefile"]
 
 
 def image(distro: Distro) -> Path:

@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inside a virtual machine: runs the selected tests and tells of each as it goes, a line of JSON on /dev/ttyS1.
+"""Where the kernel is: runs the selected tests and tells of each as it goes, a line of JSON.
 
-    {"kernel": "6.1.0-50-cloud-amd64", "capabilities": {"unix_hooks": false, ...}}     first
-    {"start": TEST}                                                                    so that a hang has a name
+    python -m vm.guest LINES WORDS [--patience FACTOR]
+
+LINES is a file to write to, WORDS one with a JSON list: pytest's arguments, none for the whole selection.
+
+    {"kernel": "6.1.0-50-cloud-amd64", "build": "#1 SMP ...", "capabilities": {"unix_hooks": false, ...}}     first
+    {"start": TEST}                                                                       so that a hang has a name
     {"test": TEST, "outcome": "passed" | "failed" | "skipped", "seconds": S, "text": WHY}
-    {"exit": CODE}                                                                     last: pytest's
+    {"exit": CODE}                                                                        last: pytest's
 
 `skipped` are only tests that need what this kernel lacks, by selection.NEEDS. Must not know who listens.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
@@ -21,21 +26,18 @@ import pytest
 
 from support import daemon, governed
 from vm import selection
+from vm.capabilities import capabilities
 
-LINES = Path("/dev/ttyS1")
-OBJECTS = Path("objects")  # built by the host: there is no clang here
 _TEXT_MAX = 6000
-_PATIENCE = 5  # times that of a CPU that is not emulated
 
 
 class Teller:
-    """A pytest plugin: what is told, what is left out, and what is given to tests instead of being built."""
+    """A pytest plugin: what is told, and what is left out."""
 
-    def __init__(self, descriptor: int, *, usual: bool) -> None:
+    def __init__(self, descriptor: int, found: dict[str, bool], *, usual: bool) -> None:
         self._descriptor = descriptor
         self._usual = usual  # nobody asked for tests by name
-        self._present = [name for name, has in selection.capabilities().items() if has]
-        self._given = {"clang": "clang", "objects": OBJECTS.resolve()}
+        self._present = [name for name, has in found.items() if has]
 
     def tell(self, **what: Any) -> None:
         raw = (json.dumps(what) + "\n").encode()
@@ -55,14 +57,6 @@ class Teller:
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = kept
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any], request: Any) -> object:
-        if fixturedef.argname not in self._given:
-            return None
-        value = self._given[fixturedef.argname]
-        fixturedef.cached_result = (value, fixturedef.cache_key(request), None)
-        return value
-
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.tell(start=nodeid)
 
@@ -78,12 +72,18 @@ class Teller:
 
 
 def main() -> int:
-    descriptor = os.open(LINES, os.O_WRONLY)
-    words = json.loads(Path("arguments.json").read_text(encoding="utf-8"))
-    teller = Teller(descriptor, usual=not words)
-    teller.tell(kernel=os.uname().release, capabilities=selection.capabilities())
-    daemon.START_TIMEOUT_S *= _PATIENCE
-    governed.PATIENCE_S *= _PATIENCE
+    parser = argparse.ArgumentParser(prog="vm.guest", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("lines", type=Path)
+    parser.add_argument("words", type=Path)
+    parser.add_argument("--patience", type=int, default=1, help="how much longer than usual things may take here")
+    args = parser.parse_args()
+    words = json.loads(args.words.read_text(encoding="utf-8"))
+    found = capabilities()
+    teller = Teller(os.open(args.lines, os.O_WRONLY | os.O_APPEND), found, usual=not words)
+    kernel = os.uname()
+    teller.tell(kernel=kernel.release, build=kernel.version, capabilities=found)
+    daemon.START_TIMEOUT_S *= args.patience
+    governed.PATIENCE_S *= args.patience
     code = pytest.main(["--require-kernel", "-q", "--color=no", *(words or selection.TESTS)], plugins=[teller])
     teller.tell(exit=int(code))
     return int(code)

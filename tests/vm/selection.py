@@ -1,22 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which tests run on other kernels, and what each of them needs of a kernel that not every kernel has.
+"""Which tests run on other kernels, what each of them needs of a kernel that not every kernel has, and what it uses.
 
 The one place where a skip in a virtual machine is granted: by the name of a capability that the machine was found to
-lack. Anything else that is skipped there fails. Must not import pytest: both ends use it.
+lack. Anything else that is skipped there fails. Must not import pytest: both ends use it. Names are those of
+capabilities.py.
 """
 
 from __future__ import annotations
 
-import errno
-import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 from cgnetd.kernel import features
-from support import libc, uring
 
-# Fifteen minutes in emulation. First what tells most when it fails: every program loaded, every hook attached.
+# Ten minutes in emulation. First what tells most when it fails: every program loaded, every hook attached.
 TESTS = (
     "tests/kernel/test_store_attach.py::test_every_hook_attaches_once",
     "tests/kernel/test_store_attach.py::test_map_of_one_object_alone_makes_no_other_program",
@@ -53,8 +50,10 @@ LEFT_OUT = (
     "tests/kernel/test_daemon.py::test_start_with_broken_files*",
 )
 
-# Pattern of test ids -> names of capabilities, of cgnetd.kernel.features or of OTHERS.
-NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
+Patterns = tuple[tuple[str, tuple[str, ...]], ...]
+
+# Pattern of test ids -> what they cannot do without.
+NEEDS: Patterns = (
     ("tests/kernel/test_unix.py::*", ("unix_hooks",)),
     ("tests/kernel/test_destroy*.py::*iterator*", ("sock_destroy",)),
     ("tests/kernel/test_store_attach.py::test_map_of_one_object_alone*", ("sock_destroy",)),
@@ -66,48 +65,39 @@ NEEDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("tests/kernel/test_cases_kernel.py::*redirect-order-*-unix-*", ("unix_hooks",)),
 )
 
-
-def _has_mptcp_fast_open() -> bool:
-    """Linux 6.2."""
-    try:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_MPTCP) as made:
-            made.sendto(b"", socket.MSG_FASTOPEN, ("127.0.0.1", 1))
-    except OSError as error:
-        return error.errno == errno.ECONNREFUSED
-    return True
-
-
-def _has_io_uring_bind() -> bool:
-    """Linux 6.11."""
-    try:
-        with uring.Ring() as ring, socket.socket() as made:
-            return ring.bind(made.fileno(), libc.sockaddr("127.0.0.1", 0)) == 0
-    except OSError:
-        return False
-
-
-OTHERS: dict[str, Callable[[], bool]] = {
-    "mptcp": lambda: Path("/proc/sys/net/mptcp/enabled").exists(),
-    "mptcp_fast_open": _has_mptcp_fast_open,
-    "io_uring_bind": _has_io_uring_bind,
-}
-
-
-def capabilities() -> dict[str, bool]:
-    """Every capability by name, found by doing. PrivilegeError, KernelError."""
-    lacking = features.probe().missing()
-    return {
-        **{name: name not in lacking for name in features.COSTS},
-        **{name: has() for name, has in OTHERS.items()},
-    }
+# Pattern of test ids -> what they use where it is there, and do without where it is not.
+USES: Patterns = (
+    ("tests/kernel/*", features.REQUIRED),
+    ("tests/kernel/test_degraded.py::*", ("set_retval",)),
+    ("tests/kernel/test_first_call.py::*", ("set_retval", "rdonly_cast")),
+    ("tests/kernel/test_cases_kernel.py::*", ("set_retval", "rdonly_cast")),
+    ("tests/kernel/test_tcp_tuning.py::*", ("sock_ops",)),
+    ("tests/kernel/test_original_dst.py::*", ("sock_ops", "getsockopt")),
+    ("tests/kernel/test_destroy*.py::*", ("sock_destroy",)),
+    ("*mptcp*", ("mptcp",)),
+    ("tests/kernel/test_redirect.py::*262*", ("mptcp",)),
+)
 
 
 def left_out(test_id: str) -> bool:
     return any(fnmatchcase(test_id, pattern) for pattern in LEFT_OUT)
 
 
+def needed(test_id: str) -> tuple[str, ...]:
+    """The capabilities that a test cannot do without."""
+    return _named(NEEDS, test_id)
+
+
+def used(test_id: str) -> tuple[str, ...]:
+    """The capabilities that a test uses, the needed ones among them."""
+    return tuple(dict.fromkeys((*needed(test_id), *_named(USES, test_id))))
+
+
 def lacking(test_id: str, present: Iterable[str]) -> tuple[str, ...]:
     """What a test needs and the kernel has not."""
     found = frozenset(present)
-    needed = (name for pattern, names in NEEDS if fnmatchcase(test_id, pattern) for name in names)
-    return tuple(dict.fromkeys(name for name in needed if name not in found))
+    return tuple(name for name in needed(test_id) if name not in found)
+
+
+def _named(patterns: Patterns, test_id: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for pattern, names in patterns if fnmatchcase(test_id, pattern) for name in names))

@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from cgnetd.kernel.features import COSTS
+from vm import selection
+from vm.capabilities import OTHERS, capabilities, costs
+from vm.heard import Run
 from vm.junit import write_junit
 from vm.outcome import Outcome
-from vm.run import Run
-from vm.selection import OTHERS, lacking
+from vm.selection import lacking, used
 
-HELLO = {"kernel": "6.1.0", "capabilities": {"btf": True, "unix_hooks": False}}
+HELLO = {"kernel": "6.1.0", "build": "#1", "capabilities": {"btf": True, "unix_hooks": False}}
 
 
 def told(*lines: dict[str, object]) -> Run:
@@ -61,9 +65,27 @@ def test_needs_are_looked_up_by_test() -> None:
     assert lacking("tests/kernel/test_destroy.py::test_flows[sock_diag-v4]", []) == ()
 
 
-def test_capabilities_are_probed_by_doing() -> None:
-    found = {name: probe() for name, probe in OTHERS.items()}
-    assert set(found.values()) <= {True, False}
+def test_what_a_test_uses_is_what_it_needs_and_more() -> None:
+    assert used("tests/kernel/test_unix.py::test_any")[0] == "unix_hooks"
+    assert set(used("tests/kernel/test_destroy.py::test_flows[sock_diag-v4]")) >= {"btf", "sock_destroy"}
+
+
+def test_every_capability_that_tests_need_or_use_has_a_cost() -> None:
+    named = {name for _, names in (*selection.NEEDS, *selection.USES) for name in names}
+    assert named == set(costs()) == {*COSTS, *OTHERS}
+
+
+def test_selected_files_exist() -> None:
+    top = Path(__file__).parent.parent.parent
+    patterns = (*selection.TESTS, *selection.LEFT_OUT)
+    assert [one for one in patterns if not (top / one.partition("::")[0]).is_file()] == []
+
+
+@pytest.mark.kernel
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root")
+def test_capabilities_are_found_by_doing() -> None:
+    found = capabilities()
+    assert list(found) == list(costs())
     assert found["mptcp"] or not found["mptcp_fast_open"]
 
 
