@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 REQUIRE_KERNEL := $(if $(CI),--require-kernel)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages bpf demo test test-system shell-system test-vm lint bench wheel deb check-deb clean
+.PHONY: help setup packages packages-system packages-vm bpf demo test test-all test-system shell-system test-vm kernels lint bench wheel deb check-deb clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ setup: packages $(STAMP) bpf ## install what is missing, make .venv, build the p
 
 packages:
 	@packaging/setup-debian.sh
+
+# What only the beds of some tests need.
+packages-system packages-vm: packages-%: | packages
+	@packaging/setup-debian.sh $*
 
 $(STAMP): pyproject.toml | packages
 	@[ -x $(VENV)/bin/pip ] || python3 -m venv $(VENV)
@@ -36,14 +40,20 @@ demo: setup ## the daemon on a private cgroup, real clients, every verdict expla
 test: setup ## all tests; PYTEST_ARGS="-k name" for some; kernel tests need root
 	@$(PYTHON) -m pytest $(REQUIRE_KERNEL) $(PYTEST_ARGS)
 
-test-system: setup ## cgnetd under real systemds; DISTRO=trixie for one of them; needs root; see docs/testing.md
+test-all: ## that, on real systemds and on other kernels too, as CI does; an hour at most; needs root
+	@.ci/run
+
+test-system: setup packages-system ## cgnetd under real systemds; DISTRO=trixie for one of them; needs root; see docs/testing.md
 	@$(PYTHON) -m pytest tests/system $(REQUIRE_KERNEL) $(addprefix --distro=,$(DISTRO)) $(addprefix --deb=,$(DEB)) $(PYTEST_ARGS)
 
-shell-system: setup ## a shell in a machine with cgnetd installed; DISTRO=bookworm for Debian 12
+shell-system: setup packages-system ## a shell in a machine with cgnetd installed; DISTRO=bookworm for Debian 12
 	@$(BEDS) -m beds.shell $(or $(DISTRO),trixie)
 
-test-vm: setup ## kernel tests on another kernel: KERNEL=6.1 or KERNEL=6.12; needs root
+test-vm: setup packages-vm ## kernel tests on another kernel: KERNEL=6.1 or 6.12; KERNEL=host: the same on this one; needs root
 	@$(BEDS) -m vm.run $(or $(KERNEL),6.12) $(VM_ARGS)
+
+kernels: setup ## docs/kernels.md from the last runs of test-vm on each kernel
+	@$(BEDS) -m vm.matrix $(RECORDS)
 
 lint: setup ## types, style, format
 	@$(PYTHON) -m mypy
