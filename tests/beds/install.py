@@ -24,7 +24,6 @@ sys.exit(main())
 """
 _MODULES = {"cgnetd": "daemon", "cgnetctl": "ctl"}
 _FILES = {
-    "packaging/systemd/cgnetd.service": "usr/lib/systemd/system/cgnetd.service",
     "packaging/tmpfiles.d/cgnetd.conf": "usr/lib/tmpfiles.d/cgnetd.conf",
     "packaging/catalog/cgnetd.catalog": "usr/lib/systemd/catalog/cgnetd.catalog",
     "packaging/sysusers.d/cgnetd.conf": "usr/lib/sysusers.d/cgnetd.conf",
@@ -51,9 +50,14 @@ def install(layer: Path, python: Path, systemd: int) -> None:
         shutil.copytree(TOP / "daemon" / package.name, target, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     for name, module in _MODULES.items():
         _write(layer / "usr/bin" / name, _COMMAND.format(venv=VENV, module=module), 0o755)
-    files = _FILES if systemd < _NOTIFY_RELOAD else _FILES | _NEWER_FILES
+    units = {f"packaging/systemd/{name}": f"usr/lib/systemd/system/{name}" for name in _units()}
+    files = units | (_FILES if systemd < _NOTIFY_RELOAD else _FILES | _NEWER_FILES)
     for source, installed in files.items():
         _write(layer / installed, (TOP / source).read_text(encoding="utf-8"), 0o644)
+
+
+def _units() -> list[str]:
+    return [path.name for path in (TOP / "packaging/systemd").iterdir() if path.suffix in (".service", ".socket")]
 
 
 def packages(python: Path) -> tuple[Path, ...]:

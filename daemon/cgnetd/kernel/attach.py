@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,6 +191,10 @@ class Attachments:
         for name in wanted:
             self._let_go(name)
         return gone
+
+    def held(self) -> Mapping[str, int]:
+        """Descriptors of the links that were seen right, by hook; they stay this object's."""
+        return {name: link.fd for name, link in self._held.items()}
 
     def close(self) -> None:
         for name in tuple(self._held):

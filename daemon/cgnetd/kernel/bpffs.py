@@ -19,7 +19,17 @@ CGROUP2_MAGIC = 0x63677270
 
 _DOT = "(a name on a bpffs cannot hold a dot)"
 _ADVICE = "choose one below /sys/fs/bpf; if nothing is mounted there: mount -t bpf bpf /sys/fs/bpf"
+_READ_ONLY = (
+    "it is read-only for this process; under a service manager that protects /sys, name it in ReadWritePaths= of the "
+    "unit, and let it be there before the unit starts; otherwise: mount -o remount,rw it"
+)
 _STATFS_BYTES = 256  # struct statfs has 120; f_type is its first word
+
+
+class OutOfReachError(PinError):
+    """The pin directory cannot be made or written from where this process runs; from elsewhere it may be."""
+
+    exit_code = 75  # EX_TEMPFAIL
 
 
 def filesystem_magic(path: str | os.PathLike[str]) -> int:
@@ -46,10 +56,10 @@ def check_pin_dir(path: Path) -> bool:
 
 
 def make_pin_dir(path: Path) -> None:
-    """Make the pin directory if it is not there. PinError if it cannot be used."""
+    """Make the pin directory if it is not there. PinError if it cannot be used, OutOfReachError if not from here."""
     exists = check_pin_dir(path)
     if os.statvfs(path if exists else path.parent).f_flag & os.ST_RDONLY:
-        raise PinError(f"use pin directory {path}: its bpffs is mounted read-only; mount -o remount,rw it")
+        raise OutOfReachError(f"use pin directory {path}: {_READ_ONLY}")
     make_dir(path)
 
 
@@ -63,14 +73,25 @@ def make_dir(path: Path) -> None:
         raise kernel_error(f"make directory {path}", error) from error
 
 
+def is_fresh(path: Path) -> bool:
+    """Whether nobody has pinned anything in the pin directory: it is empty, or not there."""
+    try:
+        return not any("." not in name for name in os.listdir(path))
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
 def remove_dir(path: Path) -> bool:
-    """rmdir; False if something is left in it. An absent one is fine."""
+    """rmdir; False if it is still there: something is left in it, or it may be written but not removed, as it is where
+    a service manager mounted it over itself. An absent one is fine."""
     try:
         path.rmdir()
     except FileNotFoundError:
         return True
     except OSError as error:
-        if error.errno in (errno.ENOTEMPTY, errno.EBUSY):
+        if error.errno in (errno.ENOTEMPTY, errno.EBUSY, errno.EROFS):
             return False
         raise KernelError(f"remove directory {path}: {error.strerror}") from error
     return True

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from cgnetd.errors import KernelError
-from cgnetd.kernel import layout, slots
+from cgnetd.kernel import bpffs, layout, slots
 from cgnetd.kernel.cgroup import CgroupRoot
 from cgnetd.kernel.failure import kernel_error
 from cgnetd.kernel.grace import wait_for_programs
@@ -229,8 +229,11 @@ class Store:
             return False
 
     def repair_pins(self) -> tuple[str, ...]:
-        """Pin again what `lost_pins` tells. Returns those names."""
+        """Pin again what `lost_pins` tells. Returns those names. OutOfReachError if the pin directory is gone and
+        cannot be made from here."""
         lost = self.lost_pins()
+        if lost:
+            bpffs.make_pin_dir(self.pin_dir)
         with _failing(f"repair pin directory {self.pin_dir}"):
             for pin in lost:
                 path = path_of(self.pin_dir, pin)

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Closing the flows that were redirected to a backend, in every network namespace that somebody lives in.
 
-Must not know why a backend is left.
+Must not know why a backend is left, nor which process it is done by.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
-from cgnetd.kernel.destroy import close_flows
+from cgnetd.errors import CgnetdError
+from cgnetd.kernel.destroy import Doom, close_flows
 from cgnetd.kernel.features import Features
 from cgnetd.kernel.peers import peers
 from cgnetd.kernel.store import Store
@@ -29,9 +31,9 @@ class Held:
 
     def any(self, place: Place, protocol: str) -> bool:
         """Whether some of `protocol` went to a backend."""
-        backend = place.backend
-        key = (_PROTOCOLS[protocol], place.service.key, place.family, int(ipaddress.ip_address(backend.address)))
-        return (*key, backend.port) in self.flows if backend.port else key in self.flows
+        doom = doom_of(place, protocol)
+        key = (doom.protocol, doom.service_key, doom.family, doom.address)
+        return (*key, doom.port) in self.flows if doom.port else key in self.flows
 
 
 def held_flows(store: Store) -> Held:
@@ -44,16 +46,27 @@ def held_flows(store: Store) -> Held:
     return Held(frozenset(found))
 
 
+def doom_of(place: Place, protocol: str) -> Doom:
+    """The flows of `protocol` ("udp": connected sockets, or "tcp") to a backend."""
+    address = int(ipaddress.ip_address(place.backend.address))
+    return Doom(place.family, address, place.backend.port, place.service.key, _PROTOCOLS[protocol])
+
+
 def close_backend_flows(store: Store, features: Features, place: Place, protocol: str) -> int:
-    """How many flows of `protocol` ("udp": connected sockets, or "tcp") were closed. KernelError."""
-    return close_flows(
-        store,
-        object_dir(),
-        features,
-        family=place.family,
-        address=int(ipaddress.ip_address(place.backend.address)),
-        port=place.backend.port,
-        service_key=place.service.key,
-        protocol=_PROTOCOLS[protocol],
-        netns=network_namespaces(),
-    )
+    """How many flows of `protocol` to a backend were closed. KernelError, PrivilegeError."""
+    (closed,) = close_all(store, features, [doom_of(place, protocol)])
+    if isinstance(closed, CgnetdError):
+        raise closed
+    return closed
+
+
+def close_all(store: Store, features: Features, dooms: Sequence[Doom]) -> list[int | CgnetdError]:
+    """How many flows of each were closed, or why they could not be."""
+    namespaces = network_namespaces()
+    found: list[int | CgnetdError] = []
+    for doom in dooms:
+        try:
+            found.append(close_flows(store, object_dir(), features, **asdict(doom), netns=namespaces))
+        except CgnetdError as error:
+            found.append(error)
+    return found

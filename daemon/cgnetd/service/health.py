@@ -7,7 +7,7 @@ Pure but for the time it is told. Must not know how probes are made, nor what fo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cgnetd.datapath.live import BackendRef, Live, ServiceRef
 
@@ -56,6 +56,12 @@ class Board:
     def pulse(self, target: Target) -> Pulse:
         """Of a target that is not followed: alive."""
         return self._pulses.get(target) or Pulse()
+
+    def copy(self) -> Board:
+        """What is known now, and stays so."""
+        found = Board()
+        found._pulses = {target: replace(pulse) for target, pulse in self._pulses.items()}
+        return found
 
     def report(self, target: Target, error: str, now_ns: int) -> bool:
         """A probe ended, `error` "" if it succeeded. Whether the target died or came back by it."""

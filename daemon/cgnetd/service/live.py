@@ -25,6 +25,7 @@ class LiveTables:
     def __init__(self) -> None:
         self.host = Host()
         self.board = Board()
+        self.unprobed = ""  # why nobody is probed now, though somebody should be
         self._written: dict[int, tuple[int, array[int]]] = {}  # by slot: generation, and what was written last
 
     def follow(self, generations: Iterable[Live]) -> None:

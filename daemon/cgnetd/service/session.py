@@ -22,6 +22,7 @@ from cgnetd.kernel.lock import PinLock
 from cgnetd.kernel.maps import Capacity
 from cgnetd.kernel.programs import OBJECT_DIR, Programs
 from cgnetd.kernel.store import Store
+from cgnetd.service.handover import restore
 from cgnetd.service.labelling import Labelling
 from cgnetd.service.settings import Settings
 
@@ -62,6 +63,7 @@ class Session:
         with ExitStack() as undo:
             self._relocks = undo.enter_context(ExitStack())
             self._lock()
+            restore(self.pin_dir)
             capacity = Capacity(settings.limits.cgroups, settings.limits.flows)
             self.store = undo.enter_context(Store.open(self.pin_dir, self.root, create=True, capacity=capacity))
             programs = undo.enter_context(Programs(self.store, surroundings.features, object_dir()))
