@@ -18,9 +18,12 @@ from system.service import Service, eventually
 
 OPEN, SHUT = 1111, 2222  # nobody listens on either
 DENIED = "EHOSTUNREACH"
+GOVERNED, FREE = "governed", "free"  # what `got` says
 _LET_THROUGH = "ECONNREFUSED ECONNREFUSED 0 0"  # TCP by IPv4 and IPv6, UDP by IPv4 and IPv6
-FREE = f"{_LET_THROUGH} / {_LET_THROUGH}"
-GOVERNED = f"{_LET_THROUGH} / {' '.join([DENIED] * 4)}"
+_MEANINGS = {
+    f"{_LET_THROUGH} / {_LET_THROUGH}": FREE,
+    f"{_LET_THROUGH} / {' '.join([DENIED] * 4)}": GOVERNED,
+}
 DIAL = f"/usr/local/bin/dial {OPEN} {SHUT}"
 _UNITS = "/run/systemd/system"
 _RESULTS = "/run/subjects"
@@ -44,6 +47,11 @@ spec:
 """
 
 
+def got(line: str) -> str:
+    """What a line of the program means: GOVERNED, FREE, or, where it is neither, the line itself."""
+    return _MEANINGS.get(line.strip(), line)
+
+
 @contextmanager
 def governing(machine: Machine, policies: str) -> Iterator[Service]:
     """cgnetd, started with these policies in force; nothing of it afterwards."""
@@ -58,7 +66,7 @@ def governing(machine: Machine, policies: str) -> Iterator[Service]:
 
 
 class Callers:
-    """Units of a machine that dial. Each tells what it got by a line in a file of its own: `lines`."""
+    """Units of a machine that dial. Each writes what it got into a file of its own."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -68,7 +76,9 @@ class Callers:
     @contextmanager
     def on(cls, machine: Machine, scratch: Path) -> Iterator[Callers]:
         """With the program installed; units that were made are gone afterwards."""
-        shutil.copy(native.build("dial", scratch, "-static"), machine.path("/usr/local/bin/dial"))
+        fresh = machine.path("/usr/local/bin/dial.new")  # put in place by rename: what runs cannot be written
+        shutil.copy(native.build("dial", scratch, "-static"), fresh)
+        fresh.rename(fresh.with_suffix(""))
         machine.run("install", "--directory", "--mode=1777", _RESULTS)
         callers = cls(machine)
         try:
@@ -82,9 +92,9 @@ class Callers:
         return f"StandardOutput=append:{_RESULTS}/{name}"
 
     def lines(self, name: str) -> list[str]:
-        """What a unit got, a line each time it dialled, oldest first."""
+        """What a unit got each time it dialled, oldest first."""
         path = self.machine.path(f"{_RESULTS}/{name}")
-        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [got(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
     def write(self, name: str, text: str, *, drop_in: bool = False) -> None:
         """Put a unit file, or a drop-in of one, where systemd looks, and have it look."""
@@ -120,7 +130,7 @@ class Callers:
         return self.next(name, before)
 
     def next(self, name: str, before: int) -> str:
-        """The line behind the first `before` ones, as soon as it is there."""
+        """What it got after the first `before` times, as soon as that is there."""
         found: list[str] = eventually(lambda: self.lines(name)[before:], f"what {name} got")
         assert len(found) == 1, found
         return found[0]
@@ -134,10 +144,11 @@ class Callers:
 
     def clear(self) -> None:
         """End and remove every unit that was made, and what they told."""
-        words = [name.replace("@.", "@*.") for name in sorted(self._units)]
-        if words:
-            self.machine.try_run("systemctl", "stop", *words)
-            self.machine.try_run("systemctl", "reset-failed", *words)
+        # Sockets first: they would start what has just been stopped.
+        words = [name.replace("@.", "@*.") for name in sorted(self._units, key=lambda name: ".socket" not in name)]
+        for verb in ("stop", "reset-failed"):
+            for word in words:
+                self.machine.try_run("systemctl", verb, word)
         for name in self._units:
             self.machine.run("rm", "-rf", f"{_UNITS}/{name}", f"{_UNITS}/{name}.d")
         self.machine.run("sh", "-c", f"rm -rf {_RESULTS}; systemctl daemon-reload")

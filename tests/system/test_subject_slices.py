@@ -9,7 +9,7 @@ import pytest
 
 from beds.machine import Machine
 from system.service import Service
-from system.subjects import DENIED, DIAL, FREE, GOVERNED, Callers, governing, journal_tells, policy
+from system.subjects import DENIED, DIAL, FREE, GOVERNED, Callers, got, governing, journal_tells, policy
 
 POLICIES = "".join(
     (
@@ -76,7 +76,7 @@ def test_unit_that_is_moved_to_another_slice_is_governed_there(callers: Callers)
 @pytest.mark.parametrize(("name", "expected"), [("job-7.scope", GOVERNED), ("jobs-7.scope", FREE)])
 def test_scope_is_governed_by_its_name(callers: Callers, name: str, expected: str) -> None:
     words = ("systemd-run", "--quiet", "--scope", f"--unit={name}", *DIAL.split())
-    assert callers.machine.run(*words) == f"{expected}\n"
+    assert got(callers.machine.run(*words)) == expected
     if expected == GOVERNED:
         told = journal_tells(callers.machine, f"--unit={name}")
         assert {one["OBJECT_SYSTEMD_UNIT"] for one in told} == {name}
@@ -86,7 +86,7 @@ def test_scope_of_a_machine_is_governed_by_path(callers: Callers) -> None:
     words = ("systemd-run", "--quiet", "--scope", "--slice=machine.slice", "--property=Delegate=yes")
     payload = f"{OWN}; mkdir $own/payload && echo 0 > $own/payload/cgroup.procs"
     told = callers.machine.run(*words, r"--unit=machine-a\x2db.scope", "sh", "-c", f"{payload} && exec {DIAL}")
-    assert told == f"{GOVERNED}\n"
+    assert got(told) == GOVERNED
 
 
 def test_path_governs_the_cgroup_there_and_no_other_of_that_name(callers: Callers) -> None:

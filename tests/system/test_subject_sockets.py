@@ -12,6 +12,7 @@ from system.service import Service
 from system.subjects import DENIED, DIAL, FREE, GOVERNED, Callers, governing, journal_tells, policy
 
 BINDABLE, UNBINDABLE = 7003, 7004
+PLACES = ("TCP4:127.0.0.1", "TCP6:[::1]")
 POLICIES = (
     policy("per-connection", '{units: ["each@*.service"]}')
     + policy("one-for-all", "{units: [all.service]}")
@@ -65,10 +66,8 @@ def listen(callers: Callers, name: str, port: int, *lines: str, kind: str = "Lis
     callers.machine.run("systemctl", "start", name)
 
 
-def talk(callers: Callers, port: int, protocol: str = "TCP") -> None:
-    """Say something at both addresses."""
-    for place in (f"{protocol}4:127.0.0.1:{port}", f"{protocol}6:[::1]:{port}"):
-        callers.machine.run("socat", "-u", "-", place, input="hello\n", stdin=None)
+def say(callers: Callers, place: str, port: int) -> None:
+    callers.machine.run("socat", "-u", "-", f"{place}:{port}", input="hello\n", stdin=None)
 
 
 @pytest.mark.parametrize(("name", "port", "expected"), [("each", 7001, GOVERNED), ("reach", 7011, FREE)])
@@ -76,12 +75,12 @@ def test_service_of_each_connection_is_governed(callers: Callers, name: str, por
     """Accept=yes: an instance a connection, whose name nobody can foretell."""
     callers.once(f"{name}@.service", callers.output(name))
     listen(callers, f"{name}.socket", port, "Accept=yes")
-    for before in range(3):
-        callers.machine.run("socat", "-u", "-", f"TCP:localhost:{port}", input="hello\n", stdin=None)
+    for before, place in enumerate(PLACES):
+        say(callers, place, port)
         assert callers.next(name, before) == expected
     if expected == GOVERNED:
         told = journal_tells(callers.machine, "CGNETD_POLICY=per-connection")
-        assert len({one["OBJECT_SYSTEMD_UNIT"] for one in told}) == 3
+        assert len({one["OBJECT_SYSTEMD_UNIT"] for one in told}) == len(PLACES)
         assert all(one["OBJECT_SYSTEMD_UNIT"].startswith("each@") for one in told)
 
 
@@ -89,7 +88,7 @@ def test_service_of_each_connection_is_governed(callers: Callers, name: str, por
 def test_service_of_all_connections_is_governed(callers: Callers, name: str, port: int, expected: str) -> None:
     callers.resident(f"{name}.service")
     listen(callers, f"{name}.socket", port)
-    talk(callers, port)
+    say(callers, PLACES[0], port)
     assert callers.next(f"{name}.service", 0) == expected
 
 
@@ -99,7 +98,8 @@ def test_socket_unit_has_a_say_in_what_its_service_sends(callers: Callers, name:
     callers.machine.write("/run/answer.py", ANSWER)
     callers.once(f"{name}.service", start="/usr/bin/python3 /run/answer.py")
     listen(callers, f"{name}.socket", port, kind="ListenDatagram")
-    talk(callers, port, "UDP")
+    for place in PLACES:
+        say(callers, place.replace("TCP", "UDP"), port)
     callers.machine.run("systemctl", "start", f"{name}.service")
     assert callers.lines(f"{name}.service") == [expected, expected]
 
