@@ -14,7 +14,6 @@ from cgnetd.cli import ctl
 from cgnetd.cli.endpoint import HOOKS, KINDS
 from cgnetd.policy.load import Source, parse
 from cgnetd.policy.models import KINDS as DOCUMENTS
-from cgnetd.service.events import Kind, Priority
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 COMPLETIONS = sorted(path for path in (PACKAGING / "completions").iterdir())
@@ -70,11 +69,3 @@ def test_manual_page_is_free_of_faults(path: Path) -> None:
         ["groff", "-mdoc", "-Tutf8", "-ww", "-z", str(path)], capture_output=True, text=True, check=True
     )
     assert done.stderr == ""
-
-
-def test_catalog_explains_messages_that_there_are_each_once() -> None:
-    text = (PACKAGING / "catalog" / "cgnetd.catalog").read_text(encoding="utf-8")
-    explained = re.findall(r"^-- ([0-9a-f]{32})$", text, re.MULTILINE)
-    assert len(explained) == len(set(explained))
-    assert set(explained) <= {kind.message_id for kind in Kind}
-    assert {kind.message_id for kind in Kind if kind.priority <= Priority.WARNING} <= set(explained)
