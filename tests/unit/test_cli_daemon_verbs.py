@@ -22,6 +22,7 @@ from cgnetd.cli.problems import DaemonError
 from cgnetd.errors import CgnetdError, NotRunningError, PolicyError, Problem
 from cgnetd.service.control import Answer, ControlServer, Outlet
 from cgnetd.service.listener import Listener
+from cgnetd.service.peer import Peer
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may use the control socket: run as root")
 
@@ -73,7 +74,7 @@ class Replies:
         self.diff: dict[str, Any] = {}
         self.asked: list[tuple[str, dict[str, Any]]] = []
 
-    async def __call__(self, verb: str, args: Mapping[str, Any]) -> Answer:
+    async def __call__(self, verb: str, args: Mapping[str, Any], _peer: Peer) -> Answer:
         self.asked.append((verb, dict(args)))
         if verb == "status":
             return Answer(self.status)

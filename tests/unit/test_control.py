@@ -18,6 +18,7 @@ import pytest
 from cgnetd.errors import CgnetdError, KernelError, PolicyError, PrivilegeError, Problem
 from cgnetd.service.control import BACKLOG_BYTES, CLIENTS, FOLLOWERS, LINE_BYTES, Answer, ControlServer, Outlet
 from cgnetd.service.listener import Listener
+from cgnetd.service.peer import Peer
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may use the control socket: run as root")
 pytestmark = needs_root
@@ -25,7 +26,7 @@ pytestmark = needs_root
 Talk = Callable[[str, ControlServer], Awaitable[None]]
 
 
-async def handle(verb: str, args: Mapping[str, Any]) -> Answer:
+async def handle(verb: str, args: Mapping[str, Any], _peer: Peer) -> Answer:
     if verb == "policy":
         raise PolicyError([Problem("f", 1, 2, "k", "m")])
     if verb == "kernel":
@@ -135,7 +136,7 @@ def test_streamed_events_follow_the_answer_until_the_client_leaves(tmp_path: Pat
 
 
 def test_slow_follower_is_dropped_and_counted(tmp_path: Path) -> None:
-    async def flooding(_verb: str, _args: Mapping[str, Any]) -> Answer:
+    async def flooding(_verb: str, _args: Mapping[str, Any], _peer: Peer) -> Answer:
         return Answer({}, flood)
 
     async def talk(path: str, server: ControlServer) -> None:

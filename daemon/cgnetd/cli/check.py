@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from cgnetd.cli.answer import Answer, Style
 from cgnetd.cli.defaults import settings
-from cgnetd.errors import PolicyError, Problem
+from cgnetd.errors import PolicyError, Problem, SettingsError
+from cgnetd.service import places
 
 if TYPE_CHECKING:
     from cgnetd.policy.types import PolicySet
@@ -30,9 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, style: Style) -> Answer:
     from cgnetd.cli.offline import load, load_directories  # slow to import, and only needed here
 
-    configured = settings(args)
+    configured, doubts = _settings(args)
     loaded = load(args.places) if args.places else load_directories(configured.policy_dirs)
-    problems, warnings = loaded.problems, loaded.warnings
+    problems, warnings = loaded.problems, (*doubts, *loaded.warnings)
     sizes: dict[str, Any] = {}
     if loaded.policy_set is not None:
         try:
@@ -49,6 +50,19 @@ def run(args: argparse.Namespace, style: Style) -> Answer:
     }
     lines = tuple(_lines(problems, warnings, len(loaded.files), sizes, style))
     return Answer(data, lines, EXIT_BAD_POLICY if problems else 0)
+
+
+def _settings(args: argparse.Namespace) -> tuple[Settings, tuple[Problem, ...]]:
+    """The settings; broken ones are a warning if files were named, for then they only hold limits."""
+    try:
+        return settings(args), ()
+    except SettingsError as error:
+        if not args.places or args.config is not None:
+            raise
+        from cgnetd.service.settings import Settings
+
+        text = f"the settings cannot be read, their defaults are taken: {error}"
+        return Settings(), (Problem(places.CONFIG, 0, 0, "", " ".join(text.split())),)
 
 
 def compiled(policy_set: PolicySet, configured: Settings) -> tuple[dict[str, Any], tuple[Problem, ...]]:

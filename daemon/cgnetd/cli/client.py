@@ -65,7 +65,10 @@ def _connect(socket_path: str) -> socket.socket:
         ) from error
     except PermissionError as error:
         connection.close()
-        raise PrivilegeError(f"reach cgnetd at {socket_path}: permission denied; run this as root") from error
+        raise PrivilegeError(
+            f"reach cgnetd at {socket_path}: permission denied; run this as root, or as a "
+            "member of the group that the daemon lets in (control_group)"
+        ) from error
     except OSError as error:
         connection.close()
         raise NotRunningError(

@@ -10,11 +10,14 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cgnetd import __version__
 from cgnetd.cli import term
 from cgnetd.cli.ctl import Parser
+
+if TYPE_CHECKING:
+    from cgnetd.service.settings import Settings
 
 PROGRAM = "cgnetd"
 
@@ -28,10 +31,13 @@ def _run(words: list[str]) -> int:
     args = parser().parse_args(words)
     from cgnetd.service.settings_files import load_settings  # late: --help and --version need none of it
 
-    settings = load_settings(args.config, overrides(args))
+    def read_settings() -> Settings:
+        return load_settings(args.config, overrides(args))
+
+    settings = read_settings()
     from cgnetd.service.main import run
 
-    return run(settings, once=args.once, dry_run=args.dry_run, say=term.say)
+    return run(settings, read_settings=read_settings, once=args.once, dry_run=args.dry_run, say=term.say)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, style: Style) -> Answer:
 def _from_files(args: argparse.Namespace, flow: Flow) -> dict[str, Any]:
     from cgnetd.cli.judged import judge_offline  # the parser is only worth its start-up time here
 
-    subject = resolve(args.subject, cgroup_root(args))
+    subject = resolve(args.subject, None if args.subject.startswith("/") else cgroup_root(args))
     return _question(args, subject, flow) | judge_offline(
         args.policy_dir, subject.components, flow, args.default_action
     )

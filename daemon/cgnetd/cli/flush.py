@@ -12,7 +12,8 @@ from typing import Any
 from cgnetd.cli import client
 from cgnetd.cli.answer import Answer, Style
 from cgnetd.cli.defaults import control_socket, settings
-from cgnetd.errors import NotRunningError, PinError, PrivilegeError
+from cgnetd.errors import NotRunningError, PinError, PrivilegeError, SettingsError
+from cgnetd.service import places
 
 HELP = "take all enforcement away; works with and without a daemon"
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, style: Style) -> Answer:
     wanted = os.path.abspath(args.pin_dir) if args.pin_dir else None
-    socket_path = control_socket(args)
+    socket_path = _socket(args, wanted)
     try:
         pin_dir = str(client.call(socket_path, "status")["pin_dir"])
     except NotRunningError as error:
@@ -33,6 +34,16 @@ def run(args: argparse.Namespace, style: Style) -> Answer:
     if wanted not in (None, pin_dir):
         return _directly(wanted, style)
     return _answer({**client.call(socket_path, "flush"), "pin_dir": pin_dir, "by": "daemon"}, style)
+
+
+def _socket(args: argparse.Namespace, wanted: str | None) -> str:
+    """Where to ask for a daemon. Broken settings must not keep anybody from removing pins that were named."""
+    try:
+        return control_socket(args)
+    except SettingsError:
+        if wanted is None:
+            raise
+        return places.CONTROL_SOCKET
 
 
 def _directly(pin_dir: str, style: Style) -> Answer:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The control socket: JSON lines over a UNIX stream socket, for root alone.
+"""The control socket: JSON lines over a UNIX stream socket, for root and, if there is one, for a group.
 
 One request a line, `{"verb": "...", "args": {...}}`, one answer a line: `{"ok": true, "result": {...}}` or
 `{"ok": false, "error": {...}}`. A verb that streams sends `{"event": {...}}` lines behind its answer and ends with the
-connection. Bytes that are no request end the connection after an answer that says so. Must not know what the verbs do.
+connection. Bytes that are no request end the connection after an answer that says so. Must not know what the verbs do,
+nor who may have which one done.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import asyncio
 import contextlib
 import json
 import socket
-import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,13 +26,15 @@ from cgnetd.errors import (
     SettingsError,
     UsageError,
 )
+from cgnetd.service.peer import Peer, is_member, peer_of
 
 LINE_BYTES = 64 * 1024
 CLIENTS = 32
 FOLLOWERS = 24  # of these: who follows events for hours must leave room for those who reload and flush
+MEMBERS = 24  # clients that are not root, who must always find room
+FOLLOWING_MEMBERS = 16
 REQUEST_TIMEOUT_S = 60.0
 BACKLOG_BYTES = 1024 * 1024  # a follower that lets more pile up is dropped
-_PEERCRED = struct.Struct("3i")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,32 @@ class Outlet(Protocol):
         """Wait until the client has taken what is queued."""
 
 
-Handler = Callable[[str, Mapping[str, Any]], Awaitable[Answer]]
+Handler = Callable[[str, Mapping[str, Any], Peer], Awaitable[Answer]]
+
+
+class _Seats:
+    """Room for so many at once, of whom so many may be others than root."""
+
+    def __init__(self, count: int, members: int) -> None:
+        self._count = count
+        self._members = members
+        self._taken = 0
+        self._taken_by_members = 0
+
+    @contextlib.contextmanager
+    def take(self, peer: Peer) -> Iterator[int]:
+        """Take a seat; yields 0, or how many there are if none is left."""
+        member = not peer.is_root
+        self._taken += 1
+        self._taken_by_members += member
+        try:
+            if member and self._taken_by_members > self._members:
+                yield self._members
+            else:
+                yield self._count if self._taken > self._count else 0
+        finally:
+            self._taken -= 1
+            self._taken_by_members -= member
 
 
 class ControlServer:
@@ -66,11 +93,14 @@ class ControlServer:
         self._handler = handler
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._followers = 0
+        self._gid: int | None = None
+        self._clients = _Seats(CLIENTS, MEMBERS)
+        self._followers = _Seats(FOLLOWERS, FOLLOWING_MEMBERS)
         self.dropped_followers = 0
 
-    async def start(self, listener: socket.socket) -> None:
-        """Serve `listener`, which is closed with the server."""
+    async def start(self, listener: socket.socket, gid: int | None = None) -> None:
+        """Serve `listener`, which is closed with the server, to root and the members of a group."""
+        self._gid = gid
         self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=LINE_BYTES)
 
     async def close(self) -> None:
@@ -87,13 +117,15 @@ class ControlServer:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = _Client(self, reader, writer)
+        connection = writer.get_extra_info("socket")
+        client = _Client(self, reader, writer, peer_of(connection))
         try:
-            refusal = self._refusal(writer)
-            if refusal is not None:
-                await client.answer(error_data(refusal))
-                return
-            await self._converse(reader, client)
+            with self._clients.take(client.peer) as most:
+                refusal = self._refusal(connection, client.peer, most)
+                if refusal is not None:
+                    await client.answer(error_data(refusal))
+                    return
+                await self._converse(reader, client)
         except (ConnectionError, TimeoutError):
             return
         finally:
@@ -105,12 +137,11 @@ class ControlServer:
         while await self._request(reader, client):
             await client.drain()
 
-    def _refusal(self, writer: asyncio.StreamWriter) -> CgnetdError | None:
-        uid = peer_credentials(writer.get_extra_info("socket"))[1]
-        if uid != 0:
-            return PrivilegeError(f"use the control socket: only root may, you are user {uid}")
-        if len(self._tasks) > CLIENTS:
-            return CgnetdError(f"use the control socket: {CLIENTS} clients are connected already, accepted are no more")
+    def _refusal(self, connection: socket.socket, peer: Peer, most: int) -> CgnetdError | None:
+        if not peer.is_root and (self._gid is None or not is_member(connection, self._gid)):
+            return PrivilegeError(f"use the control socket: only root may, you are user {peer.uid}")
+        if most:
+            return CgnetdError(f"use the control socket: {most} clients are connected already, accepted are no more")
         return None
 
     async def _request(self, reader: asyncio.StreamReader, client: _Client) -> bool:
@@ -131,7 +162,7 @@ class ControlServer:
 
     async def _perform(self, verb: str, args: Mapping[str, Any], client: _Client) -> bool:
         try:
-            answer = await self._handler(verb, args)
+            answer = await self._handler(verb, args, client.peer)
         except CgnetdError as error:
             await client.answer(error_data(error))
             return True
@@ -141,23 +172,23 @@ class ControlServer:
         if answer.stream is None:
             await client.answer({"ok": True, "result": answer.result})
             return True
-        if self._followers >= FOLLOWERS:
-            text = f"perform {verb}: {FOLLOWERS} clients follow events already, accepted are no more"
-            await client.answer(error_data(CgnetdError(text)))
-            return True
-        self._followers += 1
-        try:
+        with self._followers.take(client.peer) as most:
+            if most:
+                text = f"perform {verb}: {most} clients follow events already, accepted are no more"
+                await client.answer(error_data(CgnetdError(text)))
+                return True
             await client.answer({"ok": True, "result": answer.result})
             await answer.stream(client)
-        finally:
-            self._followers -= 1
         return False
 
 
 class _Client:
     """One connection's sending end."""
 
-    def __init__(self, server: ControlServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, server: ControlServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, peer: Peer
+    ) -> None:
+        self.peer = peer
         self._server = server
         self._reader = reader
         self._writer = writer
@@ -226,13 +257,6 @@ def problem_data(problem: Problem) -> dict[str, Any]:
         "key": problem.key,
         "message": problem.message,
     }
-
-
-def peer_credentials(connection: socket.socket) -> tuple[int, int, int]:
-    """(pid, uid, gid) of the other end of a UNIX socket, as they were when it connected."""
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size)
-    pid, uid, gid = _PEERCRED.unpack(data)
-    return pid, uid, gid
 
 
 def _kind(error: CgnetdError) -> str:

@@ -7,24 +7,27 @@ Must not know what wakes it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from cgnetd.errors import CgnetdError, PolicyError
+from cgnetd.errors import CgnetdError, PolicyError, SettingsError
 from cgnetd.kernel.flush import Flushed
 from cgnetd.service.audit import Auditor
 from cgnetd.service.cgroup_paths import CgroupPaths
 from cgnetd.service.conflicts import ConflictTeller, is_held
-from cgnetd.service.events import FlowEvent, Kind, Record
+from cgnetd.service.events import FlowEvent, Kind, Message, Record
 from cgnetd.service.follower import Follower
 from cgnetd.service.memory import shrink
 from cgnetd.service.notify import Notifier
 from cgnetd.service.policy_source import Asked
 from cgnetd.service.pump import Pump
 from cgnetd.service.reconcile import Reconciler
-from cgnetd.service.report import Announcer, PassReport, counted, message
+from cgnetd.service.report import Announcer, PassReport, message
+from cgnetd.service.settings import Settings
+from cgnetd.service.settings_change import SettingsChange, change
 from cgnetd.service.sinks import EventLog
+from cgnetd.service.summary import state_of, summary
 from cgnetd.service.watch import Watch
 
 _RETRY_FIRST_S = 1.0
@@ -32,11 +35,25 @@ _RETRY_LONGEST_S = 60.0
 _PASSES_TO_FINISH = 3
 
 
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """What a reload did: the pass that it made, and what became of the settings."""
+
+    report: PassReport
+    settings: SettingsChange
+
+
 class Daemon:
     """Reconciler, events and the log, tied together. Needs closing; closing leaves enforcement on."""
 
-    def __init__(self, reconciler: Reconciler, log: EventLog, notifier: Notifier) -> None:
+    def __init__(
+        self, reconciler: Reconciler, log: EventLog, notifier: Notifier, read_settings: Callable[[], Settings]
+    ) -> None:
+        """`read_settings`: as they are now, where the present ones came from; raises SettingsError."""
         self.reconciler = reconciler
+        self._read_settings = read_settings
+        self._settings_errors: tuple[str, ...] = ()
+        self._waiting: tuple[str, ...] = ()  # settings that need a restart, as told last
         self.log = log
         self.notifier = notifier
         self._announcer = Announcer()
@@ -72,14 +89,33 @@ class Daemon:
     def look(self, *, force: bool = False, closely: bool = False) -> PassReport:
         """One pass, announced. `force`: files that seem unchanged are read too, a flushed daemon enforces again.
         `closely`: every label is compared."""
-        if force:
-            self.notifier.reloading()
+        return self._complete(self.reconciler.look(force=force, closely=closely))
+
+    def reload(self) -> Reload:
+        """Settings and policies are read again. SettingsError for bad settings: then nothing was done, but told."""
+        self.notifier.reloading()
         try:
-            report = self.reconciler.look(force=force, closely=closely)
+            settings = self._take_settings()
+            return Reload(self.look(force=True), settings)
         finally:
-            if force:
-                self.notifier.ready(self.summary())
-        return self._complete(report)
+            self.notifier.ready(self.summary())
+
+    def _take_settings(self) -> SettingsChange:
+        try:
+            changed = change(self.reconciler.settings, self._read_settings())
+        except SettingsError as error:
+            self._settings_errors = tuple(str(error).splitlines())
+            text = f"settings rejected, those of before stay: {'; '.join(self._settings_errors)}"
+            self.log.publish([message(Kind.SETTINGS_REJECTED, text, error=str(error))])
+            raise
+        self._settings_errors = ()
+        if changed.taken:
+            self.reconciler.use(changed.settings)
+            self._drop_pump()  # the next one minds the window of now
+        if changed.taken or changed.waiting != self._waiting:
+            self.log.publish([_changed(changed)])
+        self._waiting = changed.waiting
+        return changed
 
     def _complete(self, report: PassReport) -> PassReport:
         """All that follows from a pass."""
@@ -119,7 +155,7 @@ class Daemon:
         text = "flushed: nothing is enforced until the next reload"
         self.log.publish([message(Kind.FLUSHED, text, links=list(removed.links))])
         self._enforcing = False
-        self.notifier.status(self.summary())
+        self.tell_status()
         return removed
 
     def watch(self, watch: Watch) -> None:
@@ -188,12 +224,11 @@ class Daemon:
 
     def summary(self) -> str:
         """One line for the service manager."""
-        running = self.reconciler.running
-        reasons = self.reconciler.not_enforcing()
-        if reasons:
-            return f"not enforcing: {reasons[0]}"
-        policies = len(running.index.policies) if running else 0
-        return f"enforcing generation {running.number if running else 0}, {counted(policies, 'policy', 'policies')}"
+        return summary(state_of(self.reconciler, self._settings_errors))
+
+    def tell_status(self) -> None:
+        """Have the service manager show how things are now."""
+        self.notifier.status(self.summary())
 
     def close(self) -> None:
         with ExitStack() as stack:
@@ -207,9 +242,8 @@ class Daemon:
             records.append(message(Kind.NOT_ENFORCING, f"not enforcing: {'; '.join(reasons)}", reasons=list(reasons)))
         with suppress(CgnetdError):
             records += self._conflicts.messages(self.reconciler.conflicts())
-        if (not reasons) != self._enforcing:
-            self.notifier.status(self.summary())
         self._enforcing = not reasons
+        self.tell_status()
         self.log.publish([*records, *self.follower.passed()])
         self.log.flush()
 
@@ -243,3 +277,10 @@ class Daemon:
         running = self.reconciler.running
         if running is not None:
             self._auditor.learn(running.index)
+
+
+def _changed(settings: SettingsChange) -> Message:
+    """What a reload found changed in the settings."""
+    taken, waiting = ", ".join(settings.taken) or "none", ", ".join(settings.waiting)
+    text = f"settings changed: {taken}" + (f"; need a restart: {waiting}" if waiting else "")
+    return message(Kind.SETTINGS_CHANGED, text, changed=list(settings.taken), waiting=list(settings.waiting))

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
+from cgnetd.errors import SettingsError
 from cgnetd.kernel.flush import Flushed
 from cgnetd.kernel.netlink import HostLinks
 from cgnetd.service.control import ControlServer
-from cgnetd.service.daemon import Daemon
+from cgnetd.service.daemon import Daemon, Reload
 from cgnetd.service.events import FlowEvent
 from cgnetd.service.health import Target
 from cgnetd.service.listener import Listener
@@ -30,14 +32,11 @@ CATCH_UP_S = 1.0
 class Loop:
     """Drives a daemon until a signal says stop."""
 
-    def __init__(self, daemon: Daemon, notifier: Notifier, *, interval_s: float, window_s: float) -> None:
-        """`interval_s`: between regular passes, at most half of what a watchdog asks for. `window_s`: of events."""
+    def __init__(self, daemon: Daemon, notifier: Notifier) -> None:
         self._daemon = daemon
         self._notifier = notifier
-        watchdog_s = notifier.watchdog_s
-        self._interval_s = interval_s if watchdog_s is None else min(interval_s, watchdog_s / 2)
-        self._longest_s = None if watchdog_s is None else watchdog_s / 2
-        self._window_s = window_s
+        # A pass is a sign of life: at most half the time may go by in which a watchdog wants one.
+        self._longest_s = None if notifier.watchdog_s is None else notifier.watchdog_s / 2
         self._watch = Watch()
         self._debounce = Debounce()
         self._recheck = Recheck()
@@ -57,7 +56,7 @@ class Loop:
             loop.add_signal_handler(number, self._stopped.set)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         loop.add_reader(self._watch.fd, self._on_files)
-        await server.start(listener.socket)
+        await server.start(listener.socket, listener.gid)
         try:
             self._follow_up()
             self._sweep()
@@ -78,6 +77,15 @@ class Loop:
         finally:
             self._follow_up()
 
+    def reload(self) -> Reload:
+        """Settings and policies anew, and all that follows from it. SettingsError."""
+        self._cancel("debounce")
+        self._debounce.clear()
+        try:
+            return self._daemon.reload()
+        finally:
+            self._follow_up()
+
     def flush(self) -> Flushed:
         """Take all enforcement away, and follow what is left."""
         try:
@@ -95,7 +103,7 @@ class Loop:
         self._listen()
         self._listen_to_host()
         self._prober.follow(self._follower.targets())
-        next_s = self._daemon.next_look_s(self._interval_s)
+        next_s = self._daemon.next_look_s(self._daemon.reconciler.settings.limits.reconcile_interval / 1e9)
         self._at("look", next_s if self._longest_s is None else min(next_s, self._longest_s), self._on_tick)
         self._follow_log()
 
@@ -114,7 +122,12 @@ class Loop:
             self._at("catch-up", CATCH_UP_S, self._catch_up)
 
     def _on_hangup(self) -> None:
-        self.look(force=True)
+        with suppress(SettingsError):  # told, and nobody else waits for an answer
+            self.reload()
+
+    @property
+    def _window_s(self) -> float:
+        return self._daemon.reconciler.settings.audit.window / 1e9
 
     def _on_files(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -176,6 +189,7 @@ class Loop:
     def _on_host(self) -> None:
         if not self._follower.host_changed():
             self.look()
+        self._daemon.tell_status()
 
     def _on_probe(self, target: Target, error: str) -> None:
         if self._follower.probed(target, error) and "backends" not in self._timers:
@@ -187,6 +201,8 @@ class Loop:
             self._at("look", 0.0, self._on_tick)
         if self._follower.unsettled:
             self._at("backends", 0.0, self._settle)
+        else:
+            self._daemon.tell_status()
 
     def _at(self, name: str, delay_s: float, action: Callable[[], object]) -> None:
         self._cancel(name)

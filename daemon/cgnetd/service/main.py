@@ -34,12 +34,19 @@ def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
 
 
-def run(settings: Settings, *, once: bool = False, dry_run: bool = False, say: Callable[[str], None] = _say) -> int:
+def run(
+    settings: Settings,
+    *,
+    read_settings: Callable[[], Settings],
+    once: bool = False,
+    dry_run: bool = False,
+    say: Callable[[str], None] = _say,
+) -> int:
     """Run the daemon until SIGTERM or SIGINT, which leave enforcement on; returns the exit code.
 
-    `once`: one pass, then return. `dry_run`: `say` each step that a pass would make, and change nothing. Raises
-    CgnetdError for surroundings that allow nothing, and with `once` or `dry_run` PolicyError for bad policies; whatever
-    was in force stays.
+    `read_settings`: asked on a reload; raises SettingsError. `once`: one pass, then return. `dry_run`: `say` each step
+    that a pass would make, and change nothing. Raises CgnetdError for surroundings that allow nothing, and with `once`
+    or `dry_run` PolicyError for bad policies; whatever was in force stays.
     """
     if dry_run:
         for line in plan_lines(settings):
@@ -48,10 +55,10 @@ def run(settings: Settings, *, once: bool = False, dry_run: bool = False, say: C
     keep_large_blocks_apart()
     with ExitStack() as stack:
         # Asked for before anything in the kernel is touched: a second daemon must refuse without a trace.
-        listener = None if once else stack.enter_context(Listener(settings.control_socket))
+        listener = None if once else stack.enter_context(Listener(settings.control_socket, settings.control_group))
         log = EventLog(open_sink(settings.audit.sink))
         stack.callback(log.close)
-        daemon = Daemon(Reconciler(settings, Surroundings.find(settings)), log, Notifier())
+        daemon = Daemon(Reconciler(settings, Surroundings.find(settings)), log, Notifier(), read_settings)
         stack.callback(daemon.close)
         daemon.begin(once=once)
         if listener is None:
@@ -62,17 +69,17 @@ def run(settings: Settings, *, once: bool = False, dry_run: bool = False, say: C
             if last.problems:
                 raise PolicyError(last.problems)
             return 0
-        asyncio.run(_serve(settings, daemon, listener, log))
+        asyncio.run(_serve(daemon, listener, log))
     return 0
 
 
-async def _serve(settings: Settings, daemon: Daemon, listener: Listener, log: EventLog) -> None:
-    interval_s, window_s = settings.limits.reconcile_interval / 1e9, settings.audit.window / 1e9
-    loop = Loop(daemon, daemon.notifier, interval_s=interval_s, window_s=window_s)
+async def _serve(daemon: Daemon, listener: Listener, log: EventLog) -> None:
+    loop = Loop(daemon, daemon.notifier)
     counts = {"sink_dropped": lambda: log.dropped, "undecodable": lambda: daemon.undecodable}
     verbs = Verbs(daemon.reconciler, log, loop, counts)
     server = ControlServer(verbs.handle)
     counts["followers_dropped"] = lambda: server.dropped_followers
-    log.publish([message(Kind.STARTED, f"cgnetd {__version__} runs", version=__version__, pid=os.getpid())])
+    root_only = f"; its control socket is for root alone: {listener.root_only}" if listener.root_only else ""
+    log.publish([message(Kind.STARTED, f"cgnetd {__version__} runs{root_only}", version=__version__, pid=os.getpid())])
     await loop.run(listener, server)
     log.publish([message(Kind.STOPPED, "cgnetd stops, what is in force stays in force")])

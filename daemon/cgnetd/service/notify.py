@@ -17,8 +17,11 @@ class Notifier:
 
     def __init__(self) -> None:
         self.watchdog_s = _watchdog_s()  # we must be heard within this time; None: no watchdog
+        self._status = ""
 
     def ready(self, status: str) -> None:
+        """`status`: one printable line, here and below."""
+        self._status = status
         self._send("READY=1", f"STATUS={status}")
 
     def reloading(self) -> None:
@@ -28,7 +31,10 @@ class Notifier:
         self._send("STOPPING=1", "STATUS=stopping, enforcement stays on")
 
     def status(self, status: str) -> None:
-        self._send(f"STATUS={status}")
+        """Tells what is new only."""
+        if status != self._status:
+            self._status = status
+            self._send(f"STATUS={status}")
 
     def alive(self) -> None:
         if self.watchdog_s is not None:

@@ -107,6 +107,14 @@ class Reconciler:
             self.last_load = self.last
         return self.last
 
+    def use(self, settings: Settings) -> None:
+        """Go by these settings from the next pass on: what lies open by the present ones is the same in both."""
+        if policy_places(settings) != policy_places(self.settings):
+            source = policy_source(settings, self.features)
+            source.asked = self.source.asked  # until another set without mistakes is found
+            self.source = source
+        self.settings = settings
+
     def flush(self) -> Flushed:
         """Take all enforcement away, until a forced pass. KernelError, PinError, PrivilegeError."""
         removed = flush(Path(self.settings.pin_dir))
@@ -307,6 +315,11 @@ class Reconciler:
         if changed:
             hooks = {name: found.state.value for name, found in session.links.observe(needed).items()}
         self.hooks = {name: hooks.get(name, "missing pin") for name in needed}
+
+
+def policy_places(settings: Settings) -> tuple[object, ...]:
+    """Everything of the settings that a policy source is made by."""
+    return settings.policy_dirs, settings.default, settings.limits.image_bytes
 
 
 def policy_source(settings: Settings, features: Features) -> PolicySource:

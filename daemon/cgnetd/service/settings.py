@@ -95,6 +95,7 @@ class Settings(_Section):
     pin_dir: Path = "/sys/fs/bpf/cgnetd"
     cgroup_root: Path | None = None
     control_socket: Path = places.CONTROL_SOCKET
+    control_group: Annotated[str, Field(min_length=1)] | None = "cgnetd"
     default_action: Literal["allow", "deny"] = "allow"
     audit: Audit = Audit()
     metrics: Metrics = Metrics()

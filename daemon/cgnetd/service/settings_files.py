@@ -23,6 +23,7 @@ from cgnetd.service.marked_yaml import KeyPath, Marked, MarkedYamlError, dotted,
 from cgnetd.service.settings import Settings
 
 COMMAND_LINE = "command line"
+_NULLABLE = ("cgroup_root", "control_group")  # null means something there
 _ACCEPTED = {"tuple_type": "a list", "model_type": "a mapping", "too_short": "a list with at least one item"}
 
 
@@ -89,7 +90,7 @@ def _merge(into: dict[str, Any], part: Mapping[str, Any]) -> None:
     for key, value in part.items():
         if isinstance(value, dict) and isinstance(into.get(key), dict):
             _merge(into[key], value)
-        elif value is not None or key == "cgroup_root":
+        elif value is not None or key in _NULLABLE:
             into[key] = value
 
 

@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from cgnetd import __version__
-from cgnetd.errors import CgnetdError, PolicyError, UsageError
+from cgnetd.errors import CgnetdError, PolicyError, PrivilegeError, UsageError
 from cgnetd.kernel.flush import Flushed
 from cgnetd.service.control import Answer, Outlet, problem_data
+from cgnetd.service.daemon import Reload
 from cgnetd.service.difference import difference
 from cgnetd.service.events import FlowEvent, Record
 from cgnetd.service.explain import explain
+from cgnetd.service.peer import Peer
 from cgnetd.service.question import parse_flow
 from cgnetd.service.reconcile import Reconciler, policy_source
 from cgnetd.service.report import PassReport
@@ -26,6 +28,9 @@ _WRITER_PATIENCE_S = 2.0  # how long a reload waits for those who have a policy 
 _WRITER_POLL_S = 0.05
 _RECENT_BEFORE_FOLLOWING = 200  # sent at once: must fit what may pile up for a follower
 
+# What does not change anything is for whoever may use the socket, everything else for root.
+_FOR_ALL = ("status", "diff", "explain", "events", "version")
+
 Verb = Callable[[Mapping[str, Any]], Awaitable[Answer]]
 
 
@@ -33,6 +38,8 @@ class Actions(Protocol):
     """What verbs set going; each is done, and the world told, when it returns."""
 
     def look(self, *, force: bool) -> PassReport: ...
+
+    def reload(self) -> Reload: ...
 
     def flush(self) -> Flushed: ...
 
@@ -49,6 +56,7 @@ class Verbs:
         self._log = log
         self._actions = actions
         self._counts = counts
+        self._comparing = asyncio.Lock()
         self._verbs: dict[str, Verb] = {
             "status": self._status,
             "reload": self._reload,
@@ -59,11 +67,14 @@ class Verbs:
             "version": self._version,
         }
 
-    async def handle(self, verb: str, args: Mapping[str, Any]) -> Answer:
-        """Perform one request. Raises UsageError for a verb that there is not, CgnetdError for what cannot be done."""
+    async def handle(self, verb: str, args: Mapping[str, Any], peer: Peer) -> Answer:
+        """Perform one request. Raises UsageError for a verb that there is not, PrivilegeError for one that is not the
+        peer's to ask for, CgnetdError for what cannot be done."""
         found = self._verbs.get(verb)
         if found is None:
             raise UsageError(f"perform {verb!r}: no such verb, accepted are {', '.join(self._verbs)}")
+        if not peer.is_root:
+            _permit(verb, args, peer)
         return await found(args)
 
     async def _version(self, _args: Mapping[str, Any]) -> Answer:
@@ -76,7 +87,8 @@ class Verbs:
         return Answer(status(self._reconciler, service))
 
     async def _reload(self, _args: Mapping[str, Any]) -> Answer:
-        report = self._actions.look(force=True)
+        done = self._actions.reload()
+        report = done.report
         patience_s = _WRITER_PATIENCE_S
         while report.writing and patience_s > 0:
             await asyncio.sleep(_WRITER_POLL_S)
@@ -95,6 +107,8 @@ class Verbs:
                 "steps": list(report.steps),
                 "warnings": [problem_data(warning) for warning in (*report.degraded, *report.warnings)],
                 "duration_ms": report.to_json()["duration_ms"],
+                "settings_changed": list(done.settings.taken),
+                "settings_waiting": list(done.settings.waiting),
             }
         )
 
@@ -102,9 +116,10 @@ class Verbs:
         directories = args.get("policy_dirs", list(self._reconciler.settings.policy_dirs))
         if not _are_paths(directories):
             raise UsageError(f"diff: policy_dirs {directories!r} is no list of absolute paths")
-        # Reading and compiling takes long; what is in force must not wait for it.
+        # Reading and compiling takes long; what is in force must not wait for it, nor pay for many at once.
         settings = self._reconciler.settings.model_copy(update={"policy_dirs": tuple(directories)})
-        asked = await asyncio.to_thread(policy_source(settings, self._reconciler.features).look)
+        async with self._comparing:
+            asked = await asyncio.to_thread(policy_source(settings, self._reconciler.features).look)
         return Answer(difference(self._reconciler, asked, self._actions.calls()))
 
     async def _explain(self, args: Mapping[str, Any]) -> Answer:
@@ -163,6 +178,16 @@ class Verbs:
     async def _flush(self, _args: Mapping[str, Any]) -> Answer:
         removed = self._actions.flush()
         return Answer({"links": list(removed.links), "maps": removed.maps, "left": list(removed.left)})
+
+
+def _permit(verb: str, args: Mapping[str, Any], peer: Peer) -> None:
+    """PrivilegeError for what only root may ask for."""
+    if verb not in _FOR_ALL:
+        allowed = ", ".join(_FOR_ALL)
+        raise PrivilegeError(f"{verb}: only root may; you are user {peer.uid}, who may ask for {allowed}")
+    if "policy_dirs" in args:  # what is wrong with a file can tell what stands in it
+        text = f"{verb}: only root may have the daemon read other directories than its own; you are user {peer.uid}"
+        raise PrivilegeError(text)
 
 
 def _are_paths(value: Any) -> bool:
