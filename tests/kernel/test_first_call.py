@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first call of the first process of a new cgroup is judged, while the daemon does not run at all (SIGSTOP)."""
+"""The first call of the first process of a new cgroup is judged, while the daemon sleeps, is gone or starts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import errno
 import json
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +33,17 @@ spec:
   subject: {cgroups: ["/parent/**"]}
   egress: [{name: shut, action: deny, to: [127.0.0.0/8], errno: EHOSTUNREACH}]
 """
+OTHERS = """
+apiVersion: cgnetd/v1
+kind: Policy
+metadata: {name: others}
+spec:
+  subject: {units: ["*-other.service"]}
+  tier: admin
+  egress: [{name: shut, action: deny}]
+"""
 PORT = "9"
+RESTARTS = 3
 
 
 @pytest.fixture(scope="module")
@@ -41,18 +53,34 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return native.build("first_call", tmp_path_factory.mktemp("native"))
 
 
-@pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory, objects: Path) -> Iterator[Path]:
-    """The root of a tree that a daemon governs which sleeps by SIGSTOP."""
-    directory = tmp_path_factory.mktemp("daemon")
+class Governed(NamedTuple):
+    root: Path
+    daemon: RealDaemon
+
+
+@contextmanager
+def governed(directory: Path, objects: Path) -> Iterator[Governed]:
+    """A tree that a daemon governs."""
     with sandbox.cgroup() as cgroup, sandbox.bpffs_mount() as bpffs:
         cgroup.child("parent")
         with RealDaemon(directory, cgroup.path, bpffs / "cgnetd") as daemon:
             daemon.write_policy("first.yaml", POLICY)
             daemon.start(object_dir=objects)
-            daemon.signal(signal.SIGSTOP)
-            yield cgroup.path
-            daemon.signal(signal.SIGCONT)
+            yield Governed(cgroup.path, daemon)
+
+
+@pytest.fixture(scope="module", params=["asleep", "stopped", "killed"])
+def alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, objects: Path) -> Iterator[Path]:
+    """The root of a tree whose daemon does nothing any more."""
+    with governed(tmp_path_factory.mktemp("daemon"), objects) as (root, daemon):
+        match request.param:
+            case "asleep":
+                daemon.signal(signal.SIGSTOP)
+            case "stopped":
+                daemon.stop()
+            case "killed":
+                daemon.kill()
+        yield root
 
 
 class Start(NamedTuple):
@@ -82,11 +110,33 @@ def first_calls(program: Path, root: Path, start: Start, count: int) -> dict[str
         Start("parent", "any", "move", 2, errno.EHOSTUNREACH),
     ],
 )
-def test_first_call_in_new_cgroup_is_denied_while_daemon_is_stopped(program: Path, stopped: Path, start: Start) -> None:
-    assert first_calls(program, stopped, start, 200) == {"calls": 200, str(start.expected): 200}
+def test_first_call_in_new_cgroup_is_denied_without_the_daemon(program: Path, alone: Path, start: Start) -> None:
+    assert first_calls(program, alone, start, 200) == {"calls": 200, str(start.expected): 200}
 
 
-def test_first_call_in_ungoverned_cgroup_is_allowed(program: Path, stopped: Path) -> None:
+def test_first_call_in_ungoverned_cgroup_is_allowed(program: Path, alone: Path) -> None:
     """The count of escapes can rise at all."""
     free = Start("", "free.service", "clone", 0, 0)
-    assert first_calls(program, stopped, free, 50) == {"calls": 50, "0": 50}
+    assert first_calls(program, alone, free, 50) == {"calls": 50, "0": 50}
+
+
+def test_first_call_is_denied_while_daemon_is_killed_and_started_again(
+    program: Path, tmp_path: Path, objects: Path
+) -> None:
+    """Also with other policies than before, so that cgroups are made while all of them get new labels."""
+    with governed(tmp_path, objects) as (root, daemon):
+
+        def restart() -> None:
+            for number in range(RESTARTS):
+                daemon.kill()
+                daemon.write_policy("a-others.yaml", OTHERS if number < 2 else "")
+                daemon.start(object_dir=objects)
+
+        thread = threading.Thread(target=restart)
+        thread.start()
+        worker, calls = Start("", "worker.service", "clone", 1, errno.EACCES), 0
+        while thread.is_alive() or calls < 200:
+            assert first_calls(program, root, worker, 50) == {"calls": 50, str(errno.EACCES): 50}
+            calls += 50
+            thread.join(0.2)  # it has to get on even where there is one slow CPU
+        assert daemon.ask("status")["generation"] > 1
