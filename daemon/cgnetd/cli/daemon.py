@@ -29,6 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     args = parser().parse_args(words)
+    if args.worker:
+        from cgnetd.cli.worker import work
+
+        return work(args.worker)
     from cgnetd.service.settings_files import load_settings  # late: --help and --version need none of it
 
     def read_settings() -> Settings:
@@ -58,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--once", action="store_true", help="one pass, then exit; what is in force stays")
     found.add_argument("--dry-run", action="store_true", help="say what a pass would do, change nothing")
+    found.add_argument(
+        "--worker", choices=("prober", "sockets"), help="serve the daemon; started by cgnetd-NAME.socket, not by hand"
+    )
     found.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     return found
 

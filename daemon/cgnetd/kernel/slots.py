@@ -68,7 +68,7 @@ def write_tables(
     bpffs.make_dir(directory)
     with ExitStack() as stack:
         image = stack.enter_context(_filled(IMAGE, memoryview(cells).cast("B"), frozen=True))
-        names = stack.enter_context(_filled(INDEX, memoryview(_LENGTH.pack(len(index)) + index), frozen=True))
+        names = stack.enter_context(_index_table(index))
         counters = stack.enter_context(create(table_spec(COUNTERS, counter_cells(rule_count))))
         living = stack.enter_context(_filled(LIVE, memoryview(live).cast("B"), frozen=False))
         for name, table in ((IMAGE, image), (INDEX, names), (COUNTERS, counters), (LIVE, living)):
@@ -92,6 +92,24 @@ def _filled(name: str, content: memoryview, *, frozen: bool) -> Map:
         table.close()
         raise
     return table
+
+
+def _index_table(index: bytes) -> Map:
+    return _filled(INDEX, memoryview(_LENGTH.pack(len(index)) + index), frozen=True)
+
+
+def tables_of(outer: Outer, slot: int, index: bytes) -> dict[str, Map]:
+    """The tables that a slot holds, by the names of their pins; that of the index, which only its pin held, is made
+    anew. The caller closes them. PinError if one is missing."""
+    with ExitStack() as undo:
+        found = {INDEX: undo.enter_context(_index_table(index))}
+        for name, tables in ((IMAGE, outer.images), (COUNTERS, outer.counters), (LIVE, outer.live)):
+            held = tables.lookup(key_of(slot))
+            if held is None:
+                raise PinError(f"open the tables of slot {slot}: there is no {name}")
+            found[name] = undo.enter_context(Map.from_id(int.from_bytes(held, sys.byteorder)))
+        undo.pop_all()
+    return found
 
 
 def clear_tables(pin_dir: Path, outer: Outer, slot: int) -> None:

@@ -137,6 +137,12 @@ class Store:
         with _failing(f"read slot {slot}"):
             return SlotView(self.pin_dir, self._outer, _slot(slot))
 
+    def tables(self, slot: int, index: bytes) -> dict[str, Map]:
+        """What is in a slot, as maps by the names of their pins, whether there are such pins or not; `index` is in it
+        as far as anybody knows. The caller closes them. PinError if the slot lacks one."""
+        with _failing(f"open the tables of slot {slot}"):
+            return slots.tables_of(self._outer, _slot(slot), index)
+
     def live(self, slot: int) -> LiveTable:
         """The live cells of a slot, in force or not, to be read and written; the caller closes it. PinError: none."""
         with _failing(f"open live cells of slot {slot}"), slots.open_live(self._outer, _slot(slot)) as table:

@@ -6,12 +6,14 @@ Must not know what wakes it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cgnetd.errors import CgnetdError, PolicyError, SettingsError
+from cgnetd.kernel import bpffs
+from cgnetd.kernel.bpffs import OutOfReachError
 from cgnetd.kernel.flush import Flushed
 from cgnetd.service.audit import Auditor
 from cgnetd.service.cgroup_paths import CgroupPaths
@@ -74,7 +76,7 @@ class Daemon:
         That is what the kernel refuses while nothing of ours is in force, and with `once` everything. A hook that
         somebody else holds is waited for: `status` tells who. CgnetdError.
         """
-        fresh = not os.path.exists(self.reconciler.settings.pin_dir)
+        fresh = bpffs.is_fresh(Path(self.reconciler.settings.pin_dir))
         report = self.reconciler.look()
         idle = self.reconciler.running is None
         if report.error is not None and (once or (idle and not is_held(self.reconciler))):
@@ -120,7 +122,8 @@ class Daemon:
     def _complete(self, report: PassReport) -> PassReport:
         """All that follows from a pass."""
         self._shrink()
-        self._announce(report)
+        if self.lost is None:  # what follows is told by `hand_over`
+            self._announce(report)
         self._follow_session()
         failed = report.error is not None
         self._retry_s = min(max(2 * self._retry_s, _RETRY_FIRST_S), _RETRY_LONGEST_S) if failed else 0.0
@@ -171,6 +174,18 @@ class Daemon:
     def undecodable(self) -> int:
         """Records of the kernel that nobody could read."""
         return self._auditor.undecodable
+
+    @property
+    def lost(self) -> OutOfReachError | None:
+        """Why to be started anew: the pins were removed, and cannot be made again from where this process runs."""
+        error = self.reconciler.last.error
+        return error if isinstance(error, OutOfReachError) and self.notifier.is_heard else None
+
+    def hand_over(self) -> None:
+        """Leave what is in force to the daemon that is started next, by way of the service manager. KernelError."""
+        text = "the pin directory was removed; cgnetd is started anew to make it again, what is in force stays in force"
+        self.log.publish([message(Kind.PINS_LOST, text, error=str(self.reconciler.last.error))])
+        self.reconciler.hand_over()
 
     def take_doubt(self) -> bool:
         """Whether events since the last question say that the kernel's tables are not as they should be."""

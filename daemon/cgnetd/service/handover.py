@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Links that the service manager holds from one daemon to the next: when the pins are gone, they are all that keeps
-programs attached, and through them the tables.
+"""What the service manager holds from one daemon to the next when the pins are gone: the links, through which the
+kernel holds programs and tables, and the tables in force.
 
 Must not know why a daemon is followed by another one.
 """
@@ -8,36 +8,37 @@ Must not know why a daemon is followed by another one.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from systemd import daemon
 
-from cgnetd.kernel import bpffs
-from cgnetd.kernel.hooks import HOOKS
-from cgnetd.kernel.pins import LINKS, pin_over
-from pybpf import Link
+from cgnetd.kernel.attach import Attachments
+from cgnetd.kernel.kept import pin_again
+from cgnetd.kernel.pins import LINKS, SLOTS
+from cgnetd.kernel.store import Store
 
 
-def keep(links: Mapping[str, int]) -> None:
-    """Give descriptors of links, by hook, to the service manager. One that does not listen is no reason to fail."""
-    for name, fd in links.items():
-        _notify(f"FDSTORE=1\nFDNAME={name}", [fd])
+def keep(links: Attachments, store: Store, slot: int, index: bytes) -> None:
+    """Give the service manager the links and what is in a slot, `index` with it, each by the name of its pin.
+    KernelError; a service manager that does not listen is no error."""
+    for name, fd in links.held().items():
+        _store(f"{LINKS}/{name}", fd)
+    for name, table in store.tables(slot, index).items():
+        with table:
+            _store(f"{SLOTS}/{slot}/{name}", table.fd)
 
 
 def restore(pin_dir: Path) -> None:
-    """Pin the links that the service manager kept, where there is no such pin; it keeps them no longer. PinError."""
+    """Pin what the service manager kept, where there is no such pin; it keeps it no longer. PinError, KernelError."""
     for fd, name in daemon.listen_fds_with_names().items():
         os.set_inheritable(fd, False)
-        if name not in HOOKS:
-            os.close(fd)
-            continue
-        path = pin_dir / LINKS / name
-        with Link(fd) as link:
-            if not path.exists():
-                bpffs.make_dir(path.parent)
-                pin_over(link, path)
+        pin_again(pin_dir, name, fd)
         _notify(f"FDSTOREREMOVE=1\nFDNAME={name}", [])
+
+
+def _store(name: str, fd: int) -> None:
+    # Without FDPOLL=0 systemd would let go of a map at once: polled, maps say that they are broken.
+    _notify(f"FDSTORE=1\nFDPOLL=0\nFDNAME={name}", [fd])
 
 
 def _notify(lines: str, fds: list[int]) -> None:

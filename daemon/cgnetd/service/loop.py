@@ -20,7 +20,7 @@ from cgnetd.service.events import FlowEvent
 from cgnetd.service.health import Target
 from cgnetd.service.listener import Listener
 from cgnetd.service.notify import Notifier
-from cgnetd.service.prober import Prober
+from cgnetd.service.probing import probes
 from cgnetd.service.pump import Pump
 from cgnetd.service.recheck import Recheck
 from cgnetd.service.report import PassReport
@@ -45,7 +45,7 @@ class Loop:
         self._links: HostLinks | None = None
         self._links_fd = -1
         self._follower = daemon.follower
-        self._prober = Prober(self._on_probe)
+        self._prober = probes(self._on_probe, self._follower.unprobed)
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._stopped = asyncio.Event()
 
@@ -66,6 +66,7 @@ class Loop:
         finally:
             await server.close()
             await self._prober.close()
+            await self._follower.close()
             self._close()
 
     def look(self, *, force: bool = False, closely: bool = False) -> PassReport:
@@ -99,10 +100,13 @@ class Loop:
 
     def _follow_up(self) -> None:
         """After a pass: watch what there is to watch now, listen to the events of now, set the clock."""
+        if self._daemon.lost is not None:
+            self._stopped.set()
         self._daemon.watch(self._watch)
         self._listen()
         self._listen_to_host()
         self._prober.follow(self._follower.targets())
+        self._follower.resume()
         next_s = self._daemon.next_look_s(self._daemon.reconciler.settings.limits.reconcile_interval / 1e9)
         self._at("look", next_s if self._longest_s is None else min(next_s, self._longest_s), self._on_tick)
         self._follow_log()

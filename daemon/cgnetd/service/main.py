@@ -70,6 +70,9 @@ def run(
                 raise PolicyError(last.problems)
             return 0
         asyncio.run(_serve(daemon, listener, log))
+        if (lost := daemon.lost) is not None:
+            daemon.hand_over()
+            raise lost
     return 0
 
 

@@ -36,6 +36,11 @@ class Notifier:
             self._status = status
             self._send(f"STATUS={status}")
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether a service manager started this process, and listens."""
+        return "NOTIFY_SOCKET" in os.environ
+
     def alive(self) -> None:
         if self.watchdog_s is not None:
             self._send("WATCHDOG=1")

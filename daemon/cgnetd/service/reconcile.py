@@ -17,7 +17,6 @@ from cgnetd.datapath.label import Label
 from cgnetd.datapath.state import DesiredState, SlotState, diff
 from cgnetd.datapath.steps import Activate, Plan
 from cgnetd.errors import CgnetdError
-from cgnetd.kernel import congestion
 from cgnetd.kernel.conflicts import Conflict, find_conflicts
 from cgnetd.kernel.features import Features
 from cgnetd.kernel.flush import Flushed, flush
@@ -25,6 +24,7 @@ from cgnetd.service.apply import Application
 from cgnetd.service.degraded import degradations, refusals
 from cgnetd.service.desired import desired_state, needed_hooks
 from cgnetd.service.generation import Generation, next_number, of_image, renumbered
+from cgnetd.service.handover import keep
 from cgnetd.service.labelling import Differences, label_at
 from cgnetd.service.live import LiveTables
 from cgnetd.service.memory import collector_at_rest
@@ -33,6 +33,7 @@ from cgnetd.service.policy_source import Asked, PolicySource
 from cgnetd.service.report import PassReport
 from cgnetd.service.session import Session, Surroundings
 from cgnetd.service.settings import Settings
+from cgnetd.service.sockets import has_congestion
 
 _LABEL_SHARE = 50  # comparing all labels may take 1/50 of the time
 
@@ -121,6 +122,12 @@ class Reconciler:
         self._close_session()
         self.flushed = True
         return removed
+
+    def hand_over(self) -> None:
+        """Leave what is in force to the daemon that comes next, by way of the service manager. KernelError."""
+        if self.session is not None and self.running is not None:
+            slot = self._slots.index(self.running)
+            keep(self.session.links, self.session.store, slot, self.running.index.to_bytes())
 
     def refresh_live(self) -> tuple[str, ...]:
         """Write at once what changed of devices, addresses and backends. Returns what somebody else had changed in the
@@ -336,7 +343,7 @@ def policy_source(settings: Settings, features: Features) -> PolicySource:
 
 def _has_congestion(name: str) -> bool:
     try:
-        return congestion.available(name)
+        return has_congestion(name)
     except CgnetdError:
         return False
 
