@@ -7,5 +7,7 @@ set -euo pipefail
 mkdir -p "$1"
 to=$(readlink -f "$1")
 cd "$(dirname "$(readlink -f "$0")")/.."
-git ls-files -z LICENSES MANIFEST.in README.md bpf config daemon docs packaging pyproject.toml setup.py |
-    tar --null --files-from - --create | tar -C "$to" --extract
+wanted=(LICENSES MANIFEST.in README.md bpf config daemon docs packaging pyproject.toml setup.py)
+git ls-files -z --cached --others --exclude-standard "${wanted[@]}" | while IFS= read -r -d '' file; do
+    [ ! -e "$file" ] || printf '%s\0' "$file" # removed, and not yet committed
+done | tar --null --files-from - --create | tar -C "$to" --extract
