@@ -20,8 +20,8 @@ CGROUP2_MAGIC = 0x63677270
 _DOT = "(a name on a bpffs cannot hold a dot)"
 _ADVICE = "choose one below /sys/fs/bpf; if nothing is mounted there: mount -t bpf bpf /sys/fs/bpf"
 _READ_ONLY = (
-    "it is read-only for this process; under a service manager that protects /sys, name it in ReadWritePaths= of the "
-    "unit, and let it be there before the unit starts; otherwise: mount -o remount,rw it"
+    "it is read-only; mount -o remount,rw it, or where a service manager protects /sys, name it in ReadWritePaths= of "
+    "the unit and let it be there before that starts"
 )
 _STATFS_BYTES = 256  # struct statfs has 120; f_type is its first word
 
