@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import grp
 import json
 import os
 import socket
@@ -16,7 +17,17 @@ from typing import Any
 import pytest
 
 from cgnetd.errors import CgnetdError, KernelError, PolicyError, PrivilegeError, Problem
-from cgnetd.service.control import BACKLOG_BYTES, CLIENTS, FOLLOWERS, LINE_BYTES, Answer, ControlServer, Outlet
+from cgnetd.service.control import (
+    BACKLOG_BYTES,
+    CLIENTS,
+    FOLLOWERS,
+    FOLLOWING_MEMBERS,
+    LINE_BYTES,
+    MEMBERS,
+    Answer,
+    ControlServer,
+    Outlet,
+)
 from cgnetd.service.listener import Listener
 from cgnetd.service.peer import Peer
 
@@ -217,6 +228,92 @@ def test_other_users_are_refused_even_if_the_mode_were_open(tmp_path: Path) -> N
             os.chmod(directory, 0o755)
     os.chmod(tmp_path, 0o755)
     serve(tmp_path / "s", talk)
+
+
+def connected_as(path: str, uid: int, gid: int) -> socket.socket:
+    """A connection of another user, who has no other groups."""
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(gid)
+    os.seteuid(uid)
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(path)
+    except BaseException:
+        connection.close()
+        raise
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+    return connection
+
+
+GROUP = grp.getgrnam("daemon")
+
+
+async def whose(verb: str, _args: Mapping[str, Any], peer: Peer) -> Answer:
+    return Answer({"uid": peer.uid, "root": peer.is_root}, count if verb == "count" else None)
+
+
+def admitting(tmp_path: Path, talk: Talk) -> None:
+    """Serve a group."""
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.name.startswith("pytest"):
+            os.chmod(directory, 0o755)
+    os.chmod(tmp_path, 0o755)
+
+    async def main() -> None:
+        with Listener(str(tmp_path / "s"), GROUP.gr_name) as listener:
+            assert listener.gid == GROUP.gr_gid
+            server = ControlServer(whose)
+            await server.start(listener.socket, for_root_alone=False)
+            try:
+                await asyncio.wait_for(talk(listener.path, server), 20)
+            finally:
+                await server.close()
+
+    asyncio.run(main())
+
+
+def test_members_are_served_and_known_as_such(tmp_path: Path) -> None:
+    async def talk(path: str, _: ControlServer) -> None:
+        found = os.stat(path)
+        assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o660, 0, GROUP.gr_gid)
+        reader, writer = await asyncio.open_unix_connection(sock=connected_as(path, 65534, GROUP.gr_gid))
+        writer.write(b'{"verb": "x"}\n')
+        assert json.loads(await reader.readline())["result"] == {"uid": 65534, "root": False}
+        writer.close()
+        with pytest.raises(PermissionError):
+            connected_as(path, 65534, 65534)
+
+    admitting(tmp_path, talk)
+
+
+def test_members_leave_room_for_root(tmp_path: Path) -> None:
+    async def talk(path: str, _: ControlServer) -> None:
+        held = [
+            await asyncio.open_unix_connection(sock=connected_as(path, 65534, GROUP.gr_gid)) for _ in range(MEMBERS)
+        ]
+        for reader, writer in held[:FOLLOWING_MEMBERS]:
+            writer.write(b'{"verb": "count"}\n')
+            assert json.loads(await reader.readline())["ok"]
+        reader, writer = held[FOLLOWING_MEMBERS]
+        writer.write(b'{"verb": "count"}\n')
+        assert f"{FOLLOWING_MEMBERS} clients follow" in json.loads(await reader.readline())["error"]["message"]
+        reader, extra = await asyncio.open_unix_connection(sock=connected_as(path, 65534, GROUP.gr_gid))
+        assert f"{MEMBERS} clients are connected" in json.loads(await reader.readline())["error"]["message"]
+        assert (await ask(path, b'{"verb": "count"}\n'))[0]["result"]["root"]
+        for _reader, other in [*held, (reader, extra)]:
+            other.close()
+
+    admitting(tmp_path, talk)
+
+
+def test_group_that_there_is_not_leaves_the_socket_to_root_and_says_so(tmp_path: Path) -> None:
+    with Listener(str(tmp_path / "s"), "no such group") as listener:
+        assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
+        assert (listener.gid, listener.root_only) == (None, "there is no group no such group")
 
 
 def test_socket_is_private_and_removed(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from cgnetd.errors import (
     SettingsError,
     UsageError,
 )
-from cgnetd.service.peer import Peer, is_member, peer_of
+from cgnetd.service.peer import Peer, peer_of
 
 LINE_BYTES = 64 * 1024
 CLIENTS = 32
@@ -93,14 +93,14 @@ class ControlServer:
         self._handler = handler
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._gid: int | None = None
+        self._for_root_alone = True
         self._clients = _Seats(CLIENTS, MEMBERS)
         self._followers = _Seats(FOLLOWERS, FOLLOWING_MEMBERS)
         self.dropped_followers = 0
 
-    async def start(self, listener: socket.socket, gid: int | None = None) -> None:
-        """Serve `listener`, which is closed with the server, to root and the members of a group."""
-        self._gid = gid
+    async def start(self, listener: socket.socket, *, for_root_alone: bool = True) -> None:
+        """Serve `listener`, which is closed with the server, to root, or else to whoever its mode lets connect."""
+        self._for_root_alone = for_root_alone
         self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=LINE_BYTES)
 
     async def close(self) -> None:
@@ -117,11 +117,10 @@ class ControlServer:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = writer.get_extra_info("socket")
-        client = _Client(self, reader, writer, peer_of(connection))
+        client = _Client(self, reader, writer, peer_of(writer.get_extra_info("socket")))
         try:
             with self._clients.take(client.peer) as most:
-                refusal = self._refusal(connection, client.peer, most)
+                refusal = self._refusal(client.peer, most)
                 if refusal is not None:
                     await client.answer(error_data(refusal))
                     return
@@ -137,8 +136,8 @@ class ControlServer:
         while await self._request(reader, client):
             await client.drain()
 
-    def _refusal(self, connection: socket.socket, peer: Peer, most: int) -> CgnetdError | None:
-        if not peer.is_root and (self._gid is None or not is_member(connection, self._gid)):
+    def _refusal(self, peer: Peer, most: int) -> CgnetdError | None:
+        if self._for_root_alone and not peer.is_root:
             return PrivilegeError(f"use the control socket: only root may, you are user {peer.uid}")
         if most:
             return CgnetdError(f"use the control socket: {most} clients are connected already, accepted are no more")

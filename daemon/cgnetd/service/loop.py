@@ -56,7 +56,7 @@ class Loop:
             loop.add_signal_handler(number, self._stopped.set)
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         loop.add_reader(self._watch.fd, self._on_files)
-        await server.start(listener.socket, listener.gid)
+        await server.start(listener.socket, for_root_alone=listener.gid is None)
         try:
             self._follow_up()
             self._sweep()
