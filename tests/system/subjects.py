@@ -26,7 +26,7 @@ _MEANINGS = {
 }
 DIAL = f"/usr/local/bin/dial {OPEN} {SHUT}"
 _UNITS = "/run/systemd/system"
-_RESULTS = "/run/subjects"
+_RESULTS = "/var/lib/subjects"
 # What a denial in the journal is about: each of the four calls of one set.
 CALLS = {(hook, address, str(SHUT)) for hook in ("connect", "sendmsg") for address in ("127.0.0.1", "::1")}
 
@@ -65,6 +65,17 @@ def governing(machine: Machine, policies: str) -> Iterator[Service]:
         service.reset()
 
 
+def install(root: Path, scratch: Path) -> None:
+    """Put the program, and a directory for what it tells, into a machine's root; `scratch`: to build it in."""
+    fresh = root / "usr/local/bin/dial.new"  # put in place by rename: what runs cannot be written
+    fresh.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(native.build("dial", scratch, "-static"), fresh)
+    fresh.rename(fresh.with_suffix(""))
+    results = root / _RESULTS.lstrip("/")
+    results.mkdir(parents=True, exist_ok=True)
+    results.chmod(0o1777)
+
+
 class Callers:
     """Units of a machine that dial. Each writes what it got into a file of its own."""
 
@@ -76,10 +87,7 @@ class Callers:
     @contextmanager
     def on(cls, machine: Machine, scratch: Path) -> Iterator[Callers]:
         """With the program installed; units that were made are gone afterwards."""
-        fresh = machine.path("/usr/local/bin/dial.new")  # put in place by rename: what runs cannot be written
-        shutil.copy(native.build("dial", scratch, "-static"), fresh)
-        fresh.rename(fresh.with_suffix(""))
-        machine.run("install", "--directory", "--mode=1777", _RESULTS)
+        install(machine.path("/"), scratch)
         callers = cls(machine)
         try:
             yield callers

@@ -180,7 +180,7 @@ def test_service_stays_governed_when_systemd_is_reloaded_and_executed_again(call
 
 def test_mount_is_governed_by_its_escaped_name(callers: Callers) -> None:
     """What mounts may well connect to a server: mount(8) runs a program of its own for many types."""
-    helper = f'#!/bin/sh\n{DIAL} >> /run/subjects/mount\nexec mount -i -t tmpfs none "$2"\n'
+    helper = f'#!/bin/sh\n{DIAL} >> /var/lib/subjects/mount\nexec mount -i -t tmpfs none "$2"\n'
     callers.machine.write("/usr/sbin/mount.dial", helper, 0o755)
     for unit, where in ((r"run-a\x2db.mount", "/run/a-b"), ("run-a_b.mount", "/run/a_b")):
         callers.write(unit, f"[Mount]\nWhat=server:/exported\nWhere={where}\nType=dial\n")

@@ -125,7 +125,7 @@ def test_denied_bind_of_a_socket_unit_is_in_its_journal(callers: Callers) -> Non
 
 def test_commands_of_a_socket_unit_are_governed(callers: Callers) -> None:
     callers.once("commands.service")
-    tell = f"ExecStartPre=sh -c '{DIAL} >> /run/subjects/commands'"
+    tell = f"ExecStartPre=sh -c '{DIAL} >> /var/lib/subjects/commands'"
     listen(callers, "commands.socket", 7009, tell)
     assert callers.lines("commands") == [GOVERNED]
     journal_tells(callers.machine, "--unit=commands.socket")

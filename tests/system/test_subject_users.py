@@ -31,7 +31,7 @@ POLICIES = "".join(
 UNIT = f"""\
 [Service]
 Type=oneshot
-StandardOutput=append:/run/subjects/%u-%n
+StandardOutput=append:/var/lib/subjects/%u-%n
 ExecStart={DIAL}
 """
 
@@ -56,7 +56,7 @@ def service(boot: Boot, distro: trees.Distro) -> Iterator[Service]:
         for name in ("walled", "walled-in"):
             text = UNIT.replace("[Service]", f"[Service]\nSlice={name}.slice")
             (units / f"in-{name}.service").write_text(text, encoding="utf-8")
-        command = f"ExecStartPre=/bin/sh -c '{DIAL} >> /run/subjects/%u-odd.socket'"
+        command = f"ExecStartPre=/bin/sh -c '{DIAL} >> /var/lib/subjects/%u-odd.socket'"
         (units / "odd.socket").write_text(f"[Socket]\nListenStream=%t/odd\n{command}\n", encoding="utf-8")
 
     with boot(prepare) as machine:
