@@ -12,7 +12,7 @@
 
 static __always_inline void cgn_counter_add(void *counters, __u32 rule_count, __u64 rule, __u32 kind)
 {
-	__u32 index = (bpf_get_smp_processor_id() * rule_count + CGN_CELL_ID(rule)) * CGN_COUNT_KINDS + kind;
+	__u32 index = cgn_counter_place(rule_count, rule, kind);
 	__u64 *counter = bpf_map_lookup_elem(counters, &index);
 
 	if (counter)

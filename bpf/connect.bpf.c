@@ -7,6 +7,7 @@
  */
 #define CGN_DIRECTIONS (1 << CGN_DIR_EGRESS)
 #include "egress.bpf.h"
+#include "quick.bpf.h"
 #include <linux/in.h>
 #include <linux/in6.h>
 
@@ -75,7 +76,6 @@ static __always_inline void cgn_apply(struct bpf_sock_addr *ctx, struct cgn_call
 		cgn_fail(call, CGN_ENOMEM, CGN_REASON_NO_MEMORY);
 }
 
-/* The verdict on a connect that is not known. */
 static __always_inline int cgn_judge_connect(struct bpf_sock_addr *ctx, struct cgn_call *call)
 {
 	if (!cgn_identify(call, ctx->sk))
@@ -89,19 +89,13 @@ static __always_inline int cgn_judge_connect(struct bpf_sock_addr *ctx, struct c
 	return CGN_PROCEED;
 }
 
-/* The verdict on a connect, from memory if it can be. */
 static __always_inline int cgn_enforce_connect(struct bpf_sock_addr *ctx, struct cgn_call *call, bool views)
 {
-	bool known = cgn_is_known(call);
-
-	if (known)
-		cgn_count(call);
-	else if (cgn_judge_connect(ctx, call) == CGN_DENY)
+	if (cgn_judge_connect(ctx, call) == CGN_DENY)
 		return CGN_DENY;
 	if (views && !call->has_target && !cgn_rewrites(call->rule))
 		cgn_remember_peer(ctx->sk, call, false);
-	if (!known)
-		cgn_remember_quiet(call);
+	cgn_remember_quiet(call);
 	return CGN_PROCEED;
 }
 
@@ -113,10 +107,14 @@ static __always_inline bool cgn_goes_elsewhere(const struct cgn_call *call)
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
+	struct cgn_wanted wanted;
 	struct cgn_call call;
 	bool views, begun;
 
 	if (ctx->user_family != AF_INET)
+		return CGN_PROCEED;
+	cgn_want4(&wanted, ctx->user_ip4, ctx->user_port);
+	if (wanted.address[1] && cgn_passes(&wanted, ctx->sk, CGN_HOOK_CONNECT, ctx->protocol))
 		return CGN_PROCEED;
 	begun = cgn_begin_seeing(&call, ctx->sk, &views);
 	if (!begun && !views)
@@ -143,10 +141,14 @@ int connect4(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect6")
 int connect6(struct bpf_sock_addr *ctx)
 {
+	struct cgn_wanted wanted;
 	struct cgn_call call;
 	bool views, begun;
 
 	if (ctx->user_family != AF_INET6)
+		return CGN_PROCEED;
+	cgn_want6(&wanted, CGN_ADDRESS6(ctx->user_ip6), ctx->user_port);
+	if ((wanted.address[0] || wanted.address[1]) && cgn_passes(&wanted, ctx->sk, CGN_HOOK_CONNECT, ctx->protocol))
 		return CGN_PROCEED;
 	begun = cgn_begin_seeing(&call, ctx->sk, &views);
 	if (!begun && !views)

@@ -111,23 +111,11 @@ static __always_inline void cgn_set_local(struct cgn_call *call, struct bpf_sock
 	}
 }
 
-/* Whether an equal call was allowed before, in a way that leaves nothing but a count. */
-static __always_inline bool cgn_is_known(struct cgn_call *call)
+/* Remembers that nothing governs the task's cgroup, if that is so. */
+static __always_inline void cgn_remember_quiet(const struct cgn_call *call)
 {
-	if (call->socket_id != call->task_id || !cgn_cache_find(call))
-		return false;
-	call->shadow = call->rule;
-	return true;
-}
-
-/* Remembers that nothing governs the task's cgroup, if that is so. The call is no more then. */
-static __always_inline void cgn_remember_quiet(struct cgn_call *call)
-{
-	if (call->socket_id != call->task_id || call->standing != CGN_STANDING_QUIET)
-		return;
-	call->address[0] = call->address[1] = call->rule = 0;
-	call->port = call->family = call->context = 0;
-	cgn_cache_store(call);
+	if (call->socket_id == call->task_id && call->standing == CGN_STANDING_QUIET)
+		cgn_keep_quiet(call);
 }
 
 /* Denies a call that the rules let pass. The rule that did so tells it, and would have under audit too. */
@@ -180,7 +168,7 @@ static __always_inline void cgn_remember(const struct cgn_call *call)
 	if (CGN_CELL_ACTION(call->rule) == CGN_ACTION_ALLOW && !(CGN_CELL_FLAGS(call->rule) & CGN_RULE_EFFECT) &&
 	    call->socket_id == call->task_id && CGN_CELL_ID(call->shadow) == CGN_CELL_ID(call->rule) &&
 	    !cgn_is_event(call))
-		cgn_cache_store(call);
+		cgn_keep_allow(call);
 }
 
 #endif

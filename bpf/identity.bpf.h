@@ -123,7 +123,7 @@ static __always_inline bool cgn_begin_seeing(struct cgn_call *call, void *sk, bo
 		return false;
 	task_id = bpf_get_current_cgroup_id();
 	socket_id = sk ? cgn_socket_cgroup_id(sk) : task_id;
-	goes_on = generation && !(socket_id == task_id && cgn_cache_is_quiet(task_id, generation, epoch));
+	goes_on = generation && !(socket_id == task_id && cgn_is_quiet(task_id, generation, epoch));
 	if (!goes_on && !*views)
 		return false;
 	__builtin_memset(call, 0, offsetof(struct cgn_call, label));

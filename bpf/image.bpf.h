@@ -21,6 +21,12 @@
 #define CGN_CELL_CORRUPT CGN_CELL_DENY(CGN_RULE_CORRUPT)
 #define CGN_CELL_UNDECIDED CGN_RULE_CELL(CGN_RULE_DEFAULT, 0, 0, CGN_ACTION_ALLOW)
 
+/* Where a rule is counted on this CPU, in the counters of a slot. */
+static __always_inline __u32 cgn_counter_place(__u32 rule_count, __u64 rule, __u32 kind)
+{
+	return (bpf_get_smp_processor_id() * rule_count + CGN_CELL_ID(rule)) * CGN_COUNT_KINDS + kind;
+}
+
 static __always_inline void *cgn_image(__u32 slot)
 {
 	return bpf_map_lookup_elem(&cgn_images, &slot);

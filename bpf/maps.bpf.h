@@ -217,12 +217,11 @@ struct cgn_cached {
 	__u32 sequence; /* odd while it is written */
 	__u32 generation;
 	__u32 epoch;
-	__u32 rule_count;
+	__u32 counter; /* of the rule, on this CPU */
 	__u64 task_id;
 	__u64 address[2];
-	__u64 rule;
 	__u16 port;
-	__u8 family;
+	__u8 family; /* 0: nothing governs the cgroup */
 	__u8 context;
 	__u32 reserved;
 };

@@ -59,47 +59,41 @@ static __always_inline bool cgn_label_of_socket(void *sk, __u64 cgroup_id, __u32
 }
 
 /*
- * What this CPU remembers of a cgroup none of whose sockets is tuned: under a family and context that no call has. The
- * kernel asks several times for each connection, of every cgroup.
+ * What this CPU remembers of a cgroup none of whose sockets is tuned: a family and context that no call has. The kernel
+ * asks several times for each connection, of every cgroup.
  */
-static __always_inline void cgn_untuned(struct cgn_call *untuned, __u64 cgroup_id, __u32 generation, __u32 epoch)
-{
-	__builtin_memset(untuned, 0, offsetof(struct cgn_call, label));
-	untuned->task_id = cgroup_id;
-	untuned->generation = generation;
-	untuned->epoch = epoch;
-	untuned->family = 255;
-	untuned->context = 255;
-}
+static const struct cgn_wanted cgn_untuned = {.family = 255, .context = 255};
 
 /* How a socket is tuned by the generation in force. False: not at all. */
 static __always_inline bool cgn_find_tuning(void *sk, struct cgn_tuning *tuning)
 {
-	__u32 zero = 0, slot, generation;
 	struct cgn_control *control;
-	struct cgn_call untuned;
+	struct cgn_memo memo = {};
+	__u32 zero = 0, slot, place;
 	struct cgn_label label;
 
 	control = bpf_map_lookup_elem(&cgn_control, &zero);
 	if (!control)
 		return false;
 	slot = *(volatile __u32 *)&control->active & (CGN_SLOTS - 1);
-	generation = control->generation[slot];
-	if (!generation)
+	memo.generation = control->generation[slot];
+	memo.epoch = *(volatile __u32 *)&control->epoch;
+	if (!memo.generation)
 		return false;
-	cgn_untuned(&untuned, cgn_socket_cgroup_id(sk), generation, *(volatile __u32 *)&control->epoch);
-	if (cgn_cache_find(&untuned))
+	memo.task_id = cgn_socket_cgroup_id(sk);
+	place = cgn_place_of_call(memo.task_id, &cgn_untuned);
+	if (cgn_recall_at(place, &cgn_untuned, memo.task_id, memo.generation, memo.epoch, &memo.counter))
 		return false;
 	__builtin_memset(tuning, 0, sizeof(*tuning));
-	if (cgn_label_of_socket(sk, untuned.task_id, slot, generation, &label)) {
-		if (!cgn_image_is_of(slot, generation))
+	if (cgn_label_of_socket(sk, memo.task_id, slot, memo.generation, &label)) {
+		if (!cgn_image_is_of(slot, memo.generation))
 			return false;
 		for (__u32 i = 0; i < CGN_CHAIN_MAX && i < label.governing; i++)
 			cgn_tune_by(tuning, slot, label.policy[i]);
 	}
 	if (tuning->congestion[0] || tuning->rto_ms || tuning->window)
 		return true;
-	cgn_cache_store(&untuned);
+	cgn_keep_at(place, &cgn_untuned, &memo);
 	return false;
 }
 

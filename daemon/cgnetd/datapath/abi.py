@@ -14,7 +14,7 @@ from typing import Final
 BYTE_ORDER: Final = sys.byteorder
 
 MAGIC: Final = 0x6E676331
-ABI_VERSION: Final = 2
+ABI_VERSION: Final = 3
 
 SLOTS: Final = 2
 CHAIN_MAX: Final = 26

@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 
 MAGIC = 0x6E676331
-ABI_VERSION = 2
+ABI_VERSION = 3
 SLOTS = 2
 
 META = struct.Struct("=IIQ48s")  # magic, abi, created_ns, version
@@ -34,7 +34,7 @@ FLOW_VALUE_HEAD = struct.Struct("=QQQQQ")  # count, reported, window_start_ns, f
 FLOW_RECORD_HEAD = struct.Struct("=IIQ")  # type, reserved, count
 RECORD_FLOW = 1
 
-CACHED_BYTES = 56  # struct cgn_cached of bpf/maps.bpf.h, which only the programs read
+CACHED_BYTES = 48  # struct cgn_cached of bpf/maps.bpf.h, which only the programs read
 CACHE_ENTRIES = 1024  # a CPU
 
 # What is kept with sockets, and tables that only the programs write (abi.h, bpf/maps.bpf.h)
