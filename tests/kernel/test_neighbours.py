@@ -21,6 +21,7 @@ from cgnetd.kernel.others import cgroup_links, describe, pins
 from cgnetd.kernel.programs import Programs
 from cgnetd.kernel.store import Store
 from pybpf import AttachFlag, AttachType, Link, ProgType, cgroup_attached, effective_programs
+from support import libc, sandbox
 from support.foreign import Flags, Says, foreign, load
 from support.sandbox import PrivateCgroup
 
@@ -28,6 +29,8 @@ pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("no_fd_leaks")]
 CONNECT4 = AttachType.CGROUP_INET4_CONNECT
 HOOK = "connect4"
 BUDGET_S = 30.0
+_NEW_MOUNTS = 0x00020000
+_PRIVATE_ALL = (1 << 18) | (1 << 14)
 
 
 @pytest.fixture
@@ -230,6 +233,29 @@ def test_later_ones_at_the_root_and_above_are_a_conflict_and_earlier_ones_are_no
             ]
             assert f"program {here} pardon" in found[0].text
         assert find_conflicts(root, links.attached(), [HOOK]) == ()
+
+
+@pytest.mark.parametrize("flags", [Flags.NONE, Flags.MULTI])
+def test_one_above_is_seen_from_a_cgroup_namespace_too(
+    private_cgroup: PrivateCgroup, tree: PrivateCgroup, tmp_path: Path, flags: Flags
+) -> None:
+    """Which cgroup it is cannot be told; that it runs, and in which order, can."""
+
+    def inside() -> tuple[Sighting, str]:
+        libc.unshare(libc.CLONE_NEWCGROUP | _NEW_MOUNTS)
+        sandbox.mount("none", Path("/"), "none", _PRIVATE_ALL)
+        sandbox.mount("cgroup2", tmp_path, "cgroup2")
+        with CgroupRoot(tmp_path) as root:
+            seen = next(each for each in survey(root, {}, budget_s=BUDGET_S).sightings if each.prog_id == above)
+            found = holder(root, HOOK)
+            return seen, found.text if found else ""
+
+    with foreign(private_cgroup.path, Says.ALLOW, name="lonely", flags=flags) as above:
+        seen, text = tree.call(inside)
+    assert (seen.place, seen.cgroup, seen.flags_text, seen.order) == (Place.ABOVE, "", "", Order.APART)
+    assert f"program {above} lonely" in text
+    assert "a cgroup above, out of sight" in text
+    assert "bpftool" not in text
 
 
 def test_hooks_without_ours_are_surveyed_too(root: CgroupRoot, links: Attachments) -> None:

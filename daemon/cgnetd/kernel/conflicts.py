@@ -90,10 +90,12 @@ def _conflict(root: CgroupRoot, clash: Clash, sighting: Sighting) -> Conflict:
 
 
 def _held(found: Conflict) -> str:
+    in_sight = found.cgroup.startswith("/")
+    remedy = f", or detach it: bpftool cgroup detach {found.cgroup} {found.hook} id {found.other.prog_id}"
     return (
         f"hook {found.hook} cannot be attached to {found.root}: {found.other} is attached to {found.cgroup} and lets "
-        "nobody else in (no BPF_F_ALLOW_MULTI); it was left there. Have it attached with that flag or by a link, or "
-        f"detach it: bpftool cgroup detach {found.cgroup} {found.hook} id {found.other.prog_id}"
+        "nobody else in (no BPF_F_ALLOW_MULTI); it was left there. Have it attached with that flag or by a link"
+        f"{remedy if in_sight else ''}"
     )
 
 
