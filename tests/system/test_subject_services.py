@@ -84,7 +84,7 @@ def test_instance_is_governed_by_glob_and_by_name(
         told_of(callers, instance)
 
 
-def test_alias_governs_nothing_and_real_name_governs_all_the_same(callers: Callers) -> None:
+def test_alias_governs_nothing_and_real_name_governs_all_the_same(callers: Callers, service: Service) -> None:
     """A unit has one cgroup, and that has the unit's real name, whatever name it was started by."""
     for real, alias in (("real.service", "other.service"), ("true.service", "nick.service")):
         callers.once(real, callers.output(real))
@@ -95,6 +95,13 @@ def test_alias_governs_nothing_and_real_name_governs_all_the_same(callers: Calle
     assert callers.next("real.service", before) == GOVERNED
     callers.machine.run("systemctl", "start", "nick.service")
     assert callers.next("true.service", 0) == FREE
+    place = service.policy("alias", policy("late-alias", "{units: [nick.service]}"))
+    service.machine.run("cgnetctl", "reload")
+    told = [(one["file"], one["message"]) for one in service.status()["warnings"]]
+    assert (
+        place,
+        '"nick.service" is another name of true.service and the name of no cgroup: write true.service',
+    ) in told
     callers.machine.run("sh", "-c", "rm /run/systemd/system/other.service /run/systemd/system/nick.service")
 
 

@@ -21,6 +21,7 @@ from cgnetd.policy.types import Action, PolicySet
 from cgnetd.service.files import BeingWritten, FileContent, Stamp, read_whole, stamp
 from cgnetd.service.fingerprint import Fingerprints, fingerprints
 from cgnetd.service.policy_files import Reading, list_policies, read_policies
+from cgnetd.service.unit_files import alias_doubts
 
 _USERS = "/etc/passwd"  # `users:` are looked up there
 _SETTLED_NS = 50_000_000  # a younger file can change again without a new time stamp
@@ -135,6 +136,7 @@ class PolicySource:
         warnings = tuple(sorted((*reading.warnings, *parsed.warnings)))
         if image is not None and parsed.policy_set is not None:
             weaknesses = self._find_weaknesses(parsed.policy_set)
+            warnings = tuple(sorted((*warnings, *alias_doubts(parsed.policy_set))))
             prints = fingerprints(parsed.policy_set, image.index)
             return Asked(image, prints, weaknesses, warnings=warnings, set_files=parsed.set_files)
         return replace(
