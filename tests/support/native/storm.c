@@ -2,8 +2,9 @@
 /*
  * storm connect|sendto CALLS DESTINATIONS
  *
- * Makes CALLS calls in a tight loop from one UDP socket, in turn to DESTINATIONS addresses from 127.1.0.1 on, port 9, and
- * prints how often each errno came back: {"calls": N, "113": N}. "0" is a call that went through. Must not know policies.
+ * Makes CALLS calls in a tight loop from one UDP socket, in turn to DESTINATIONS addresses from 127.1.0.1 on, port 9,
+ * and prints how often each errno came back: {"calls": N, "113": N}. "0" is a call that went through. Must not know
+ * policies.
  */
 #include <arpa/inet.h>
 #include <errno.h>
