@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 from cgnetd.kernel.cgroup import CgroupRoot
 from cgnetd.kernel.failure import kernel_error
-from cgnetd.kernel.neighbours import SEATS, Order, Place, Sighting, around, directory
+from cgnetd.kernel.neighbours import Order, Place, Sighting, around, directory
 from cgnetd.kernel.others import Other, describe
+from cgnetd.kernel.seats import SEATS
 from pybpf import AttachFlag
 
 _VIEW_HOOKS = ("getpeername", "getsockname", "recvmsg", "getsockopt", "sock_ops")

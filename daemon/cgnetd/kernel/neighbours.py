@@ -9,9 +9,7 @@ Changes nothing. Must not know policies.
 from __future__ import annotations
 
 import enum
-import errno
 import os
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,18 +19,9 @@ from pathlib import Path
 from cgnetd.kernel.bpffs import CGROUP2_MAGIC, filesystem_magic
 from cgnetd.kernel.cgroup import CgroupRoot
 from cgnetd.kernel.failure import kernel_error
-from cgnetd.kernel.hooks import HOOKS
 from cgnetd.kernel.others import unless_gone
-from pybpf import (
-    AttachFlag,
-    AttachType,
-    BpfError,
-    Program,
-    ProgType,
-    cgroup_attached,
-    effective_programs,
-    program_ids,
-)
+from cgnetd.kernel.seats import Budget, Seat, present, worth_asking
+from pybpf import AttachFlag, cgroup_attached, effective_programs
 
 SIGHTINGS_MAX = 2000
 
@@ -53,29 +42,6 @@ class Order(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Seat:
-    """A hook of the kernel at which somebody can be, ours or not."""
-
-    name: str
-    attach_type: AttachType
-    prog_type: ProgType
-
-
-SEATS: dict[str, Seat] = {
-    seat.name: seat
-    for seat in (
-        *(Seat(hook.name, hook.attach_type, hook.prog_type) for hook in HOOKS.values() if not hook.tracepoint),
-        # None of ours is there, but what they do meets the same sockets.
-        Seat("ingress", AttachType.CGROUP_INET_INGRESS, ProgType.CGROUP_SKB),
-        Seat("egress", AttachType.CGROUP_INET_EGRESS, ProgType.CGROUP_SKB),
-        Seat("sock_release", AttachType.CGROUP_INET_SOCK_RELEASE, ProgType.CGROUP_SOCK),
-        Seat("setsockopt", AttachType.CGROUP_SETSOCKOPT, ProgType.CGROUP_SOCKOPT),
-        Seat("getsockname_unix", AttachType.CGROUP_UNIX_GETSOCKNAME, ProgType.CGROUP_SOCK_ADDR),
-    )
-}
-
-
-@dataclass(frozen=True, slots=True)
 class Sighting:
     """A program that is not ours, attached to one cgroup. `cgroup`: its path below the root, the directory's own above
     it, "" where it is above and out of sight; `cgroup_id` is 0 then, and `flags` None."""
@@ -90,7 +56,7 @@ class Sighting:
 
     @property
     def flags_text(self) -> str:
-        """"multi", "override" or "exclusive", "" where it is not known."""
+        """ "multi", "override" or "exclusive", "" where it is not known."""
         return _FLAGS.get(self.flags, "") if self.flags is not None else ""
 
 
@@ -107,18 +73,18 @@ class Survey:
 
 
 def survey(root: CgroupRoot, ours: Mapping[str, int], *, budget_s: float) -> Survey:
-    """Everybody at and above the root, and everybody below it as far as one comes in `budget_s`.
+    """Everybody at and above the root, and everybody below it as far as one comes in `budget_s` of this thread's time.
 
     `ours`: our attached programs by hook. KernelError, PrivilegeError.
     """
-    deadline_s = time.monotonic() + budget_s
+    budget = Budget(budget_s)
     try:
-        seats = _worth_asking(_seats(root), ours, deadline_s)
+        seats = worth_asking(present(root), ours.values(), budget)
         found = list(around(root, ours, seats))
         looked_at = 0
         complete = True
         for looked_at, cgroup in enumerate(root.walk() if seats else ()):
-            if time.monotonic() > deadline_s or len(found) > SIGHTINGS_MAX:
+            if budget.is_spent or len(found) > SIGHTINGS_MAX:
                 complete = False
                 break
             if looked_at:  # the root was seen
@@ -126,36 +92,6 @@ def survey(root: CgroupRoot, ours: Mapping[str, int], *, budget_s: float) -> Sur
     except OSError as error:
         raise kernel_error("find programs of others", error) from error
     return Survey(tuple(found), looked_at + complete, complete)
-
-
-def _seats(root: CgroupRoot) -> tuple[Seat, ...]:
-    """Those that this kernel has."""
-    return tuple(seat for seat in SEATS.values() if _has(root, seat))
-
-
-def _has(root: CgroupRoot, seat: Seat) -> bool:
-    try:
-        cgroup_attached(root.fd, seat.attach_type)
-    except BpfError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        return False
-    return True
-
-
-def _worth_asking(seats: Sequence[Seat], ours: Mapping[str, int], deadline_s: float) -> tuple[Seat, ...]:
-    """Those for which there is any program but ours in this kernel: most often few, so a large tree is walked fast.
-    All, if there are too many programs to look through."""
-    wanted = {seat.prog_type for seat in seats}
-    known = set(ours.values())
-    loaded: set[int] = set()
-    for prog_id in program_ids():
-        if wanted <= loaded or time.monotonic() > deadline_s:
-            return tuple(seats)
-        if prog_id not in known:
-            with unless_gone(), Program.from_id(prog_id) as program:
-                loaded.add(program.info.type)
-    return tuple(seat for seat in seats if seat.prog_type in loaded)
 
 
 def around(root: CgroupRoot, ours: Mapping[str, int], seats: Sequence[Seat]) -> Iterator[Sighting]:
