@@ -17,6 +17,7 @@ spec:
   subject: {units: [victim.service]}
   egress: [{name: rest, action: deny}]
 """
+BROKEN = POLICY.replace("victim}", "broken}").replace("egress", "egres")
 BACKED = """\
 apiVersion: cgnetd/v1
 kind: Policy
@@ -76,7 +77,7 @@ def test_governed_cgroups_are_counted_as_they_come_and_go(running: Service) -> N
 
 
 def test_rejected_files_are_named_with_the_line_until_they_are_mended(running: Service) -> None:
-    one = running.policy("a-broken", POLICY.replace("egress", "egres"))
+    one = running.policy("a-broken", BROKEN)
     becomes(running, f"enforcing generation 1, 1 policy, 0 cgroups governed; rejected: {one}:6")
     other = running.policy("b-broken", "apiVersion: cgnetd/v1\nkind: Polic\n")
     becomes(running, f"enforcing generation 1, 1 policy, 0 cgroups governed; rejected: {one}:6 and 1 more")
@@ -86,7 +87,7 @@ def test_rejected_files_are_named_with_the_line_until_they_are_mended(running: S
 
 
 def test_start_with_bad_policies_and_nothing_pinned(service: Service) -> None:
-    broken = service.policy("broken", POLICY.replace("egress", "egres"))
+    broken = service.policy("broken", BROKEN)
     service.start()
     assert text(service) == f"not enforcing: no generation is in force; rejected: {broken}:6"
     assert service.show("ActiveState", "NRestarts") == {"ActiveState": "active", "NRestarts": "0"}
@@ -97,7 +98,7 @@ def test_start_with_bad_policies_and_nothing_pinned(service: Service) -> None:
 
 
 def test_start_with_bad_policies_goes_on_with_what_is_pinned(running: Service) -> None:
-    broken = running.policy("broken", POLICY.replace("egress", "egres"))
+    broken = running.policy("broken", BROKEN)
     running.machine.run("systemctl", "restart", UNIT)
     assert text(running) == f"enforcing generation 1, 1 policy, 0 cgroups governed; rejected: {broken}:6"
 

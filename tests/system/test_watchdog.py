@@ -23,11 +23,14 @@ spec:
   subject: {{units: [victim.service]}}
   egress: [{{name: rest, action: deny, errno: {DENIED}}}]
 """
-# A file system whose server never answers: whoever looks at it waits, and only SIGKILL ends that.
+# A file system whose server never answers, mounted where only one process sees it: its next look there never ends, and
+# nothing but SIGKILL ends that process.
 HANG = f"""\
-import ctypes, os, signal
+import ctypes, os, signal, sys
 fd = os.open("/dev/fuse", os.O_RDWR)
 libc = ctypes.CDLL(None, use_errno=True)
+if libc.setns(os.open(f"/proc/{{sys.argv[1]}}/ns/mnt", os.O_RDONLY), 0):
+    raise OSError(ctypes.get_errno(), "setns")
 options = f"fd={{fd}},rootmode=40000,user_id=0,group_id=0".encode()
 if libc.mount(b"hang", b"{HUNG}", b"fuse", 0, options):
     raise OSError(ctypes.get_errno(), "mount")
@@ -90,12 +93,12 @@ def test_pass_that_hangs_is_ended_and_policies_stay(watched: Service) -> None:
     machine = watched.machine
     machine.write("/run/hang.py", HANG)
     machine.run("sh", "-c", "test -e /dev/fuse || mknod -m 0600 /dev/fuse c 10 229")
-    hang = ("systemd-run", "--quiet", "--unit=hang.service", f"--property=ExecStopPost=umount -l {HUNG}")
-    machine.run(*hang, "python3", "/run/hang.py")
+    pid = watched.show("MainPID")["MainPID"]
+    machine.run("systemd-run", "--quiet", "--unit=hang.service", "python3", "/run/hang.py", pid)
     try:
-        patiently(lambda: restarts(watched) == 1, "the end of the hanging daemon")
-        assert watchdog_spoke(watched)
+        patiently(lambda: watchdog_spoke(watched), "the watchdog")
         assert watched.dial("victim.service", SHUT) == DENIED
+        patiently(lambda: restarts(watched) == 1, "the end of the hanging daemon")
     finally:
         machine.run("systemctl", "stop", "hang.service")
     patiently(lambda: is_back(watched) and watched.status()["enforcing"], "a new daemon")
