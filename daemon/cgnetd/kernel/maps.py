@@ -39,8 +39,8 @@ class Capacity:
 
     labels: int = 65536
     flows: int = 16384
-    # A power of two, whole pages. Room for a record of every flow at once and more: what tells of a new cgroup must find
-    # some, or nobody knows the cgroup's name when it is gone.
+    # A power of two, whole pages. Room for a record of every flow at once and more: what tells of a new cgroup must
+    # find some, or nobody knows the cgroup's name when it is gone.
     events_bytes: int = 8 * 1024 * 1024
 
 
