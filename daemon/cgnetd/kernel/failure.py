@@ -16,16 +16,20 @@ _CAPABILITIES = {
     "CAP_PERFMON": 38,
     "CAP_BPF": 39,
 }
+_ADMINISTRATORS = {"CAP_BPF", "CAP_PERFMON"}  # the kernel takes CAP_SYS_ADMIN for each (linux/capability.h)
 NEEDED = ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "CAP_SYS_ADMIN")
 _LOG_LINES = 12
 
 
 def missing_capabilities(needed: tuple[str, ...] = NEEDED) -> tuple[str, ...]:
-    """Those of `needed` that this process does not have in effect."""
+    """Those of `needed` that this process does not have in effect, nor CAP_SYS_ADMIN in their place."""
     status = Path("/proc/self/status").read_bytes()
     line = next((line for line in status.splitlines() if line.startswith(b"CapEff:")), b"CapEff: 0")
     effective = int(line.split()[1], 16)
-    return tuple(name for name in needed if not effective >> _CAPABILITIES[name] & 1)
+    found = {name for name, bit in _CAPABILITIES.items() if effective >> bit & 1}
+    if "CAP_SYS_ADMIN" in found:
+        found |= _ADMINISTRATORS
+    return tuple(name for name in needed if name not in found)
 
 
 def kernel_error(action: str, error: OSError) -> CgnetdError:
