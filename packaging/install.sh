@@ -62,7 +62,7 @@ command_of cgnetctl cgnetd.cli.ctl
 put /etc/cgnetd "$top/config/cgnetd.yaml"
 install -d -m 755 "$root/etc/cgnetd/cgnetd.yaml.d" "$root/etc/cgnetd/policy.d" "$root/etc/cgnetd/sets" \
     "$root/usr/lib/cgnetd/policy.d"
-put /usr/share/cgnetd "$top/config/policy.schema.json"
+put /usr/share/cgnetd "$top"/config/*.schema.json
 
 for unit in "$top"/packaging/systemd/*.service "$top"/packaging/systemd/*.socket; do
     [ ! -e "$unit" ] || put "$units" "$unit"

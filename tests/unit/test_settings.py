@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,6 +14,7 @@ import yaml
 from cgnetd.errors import SettingsError, UsageError
 from cgnetd.service.settings import Settings
 from cgnetd.service.settings_files import load_settings, parse_override
+from cgnetd.service.settings_schema import schema_text
 
 SHIPPED = Path(__file__).parents[2] / "config" / "cgnetd.yaml"
 SECOND = 10**9
@@ -32,6 +36,35 @@ def test_shipped_file_names_every_setting() -> None:
     assert shipped.keys() == whole.keys()
     for section in ("audit", "metrics", "limits"):
         assert shipped[section].keys() == whole[section].keys()
+
+
+def test_schema_is_current_and_fits_the_shipped_file() -> None:
+    text = SHIPPED.with_name("settings.schema.json").read_text(encoding="utf-8")
+    assert text == schema_text(), "run: .venv/bin/python config/make_schema.py"
+    schema = json.loads(text)
+    shipped = yaml.safe_load(SHIPPED.read_text(encoding="utf-8"))
+    assert schema["properties"].keys() == shipped.keys()
+    for section in ("audit", "metrics", "limits"):
+        below = schema["$defs"][schema["properties"][section]["$ref"].rpartition("/")[2]]["properties"]
+        assert [key for key, value in shipped[section].items() if not fits(below[key], value)] == []
+
+
+def fits(schema: dict[str, Any], value: object) -> bool:
+    """Whether a setting is what its schema accepts: a number in its range, a word, a text of a form, or one value."""
+    if schema.get("type") == "integer":
+        return isinstance(value, int) and schema["minimum"] <= value <= schema["maximum"]
+    if "enum" in schema or "const" in schema:
+        return value in schema.get("enum", [schema.get("const")])
+    return isinstance(value, str) and re.search(schema["pattern"], value) is not None
+
+
+def test_group_may_be_none(tmp_path: Path) -> None:
+    config = write(tmp_path / "cgnetd.yaml", "control_group: null\n")
+    assert load_settings(config).control_group is None
+    write(tmp_path / "cgnetd.yaml.d" / "10.yaml", "control_group: net\n")
+    assert load_settings(config).control_group == "net"
+    with pytest.raises(SettingsError, match="control_group: '' is not accepted"):
+        load_settings(write(tmp_path / "empty.yaml", "control_group: ''\n"))
 
 
 def test_dropins_win_key_by_key_in_order_of_name(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from cgnetd.policy.types import Action
 from cgnetd.service import places
@@ -51,8 +51,12 @@ def _between(shortest_ns: int, longest_ns: int, text: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-Path = Annotated[str, AfterValidator(_absolute)]
-DurationNs = Annotated[int, BeforeValidator(_duration)]
+Path = Annotated[str, AfterValidator(_absolute), WithJsonSchema({"type": "string", "pattern": "^/"})]
+DurationNs = Annotated[
+    int,
+    BeforeValidator(_duration),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]+(\\.[0-9]+)? ?(ms|s|m|min|h)$"}),
+]
 
 
 class _Section(BaseModel):
@@ -69,7 +73,7 @@ class Audit(_Section):
 class Metrics(_Section):
     """Reserved for a later version."""
 
-    enabled: Annotated[bool, BeforeValidator(_unsupported_flag)] = False
+    enabled: Annotated[bool, BeforeValidator(_unsupported_flag), WithJsonSchema({"const": False})] = False
 
 
 class Limits(_Section):
@@ -100,7 +104,7 @@ class Settings(_Section):
     audit: Audit = Audit()
     metrics: Metrics = Metrics()
     limits: Limits = Limits()
-    failsafe: Annotated[tuple[str, ...], BeforeValidator(_unsupported_list)] = ()
+    failsafe: Annotated[tuple[str, ...], BeforeValidator(_unsupported_list), WithJsonSchema({"const": []})] = ()
 
     @property
     def default(self) -> Action:
