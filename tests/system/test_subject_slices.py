@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -120,3 +121,22 @@ def test_main_process_in_a_subgroup_of_its_own_is_governed(callers: Callers) -> 
 def test_admin_policy_of_a_slice_binds_what_a_unit_of_it_would_allow(callers: Callers) -> None:
     assert callers.transient("freed.service", "--slice=bound.slice") == GOVERNED
     assert callers.transient("freed.service") == FREE
+
+
+@pytest.mark.parametrize(
+    ("file", "unit", "exit_code"),
+    [
+        ("where.service", "where.service", 0),
+        ("where@.service", "where@a.service", 0),
+        ("my-job@.service", r"my-job@a\x2db.service", 1),
+    ],
+)
+def test_unit_that_does_not_run_is_explained_where_systemd_puts_it(
+    callers: Callers, file: str, unit: str, exit_code: int
+) -> None:
+    callers.once(file, start="sed -n s,^0::,,p /proc/self/cgroup")
+    path = callers.start(unit)
+    asker = ("systemd-run", "--quiet", "--wait", "--pipe")  # who asks for cgroups by name has to be in the tree
+    done = callers.machine.try_run(*asker, "cgnetctl", "explain", "--json", unit, "connect", "tcp", "[::1]:2222")
+    told = json.loads(done.stdout)
+    assert (told["cgroup"], done.returncode) == (path, exit_code)
