@@ -217,6 +217,6 @@ def gap_between_answers() -> float:
 
 
 def test_answer_of_server_is_repeated_after_the_policys_timeout(tree: PrivateCgroup) -> None:
-    """While there is only a request, its listener's cgroup counts."""
-    assert RTO_MS / 1000 * 0.9 < tree.child("tuned").call(gap_between_answers) < 0.8
+    """While there is only a request, its listener's cgroup counts. The time begins before the first answer is sent."""
+    assert RTO_MS / 1000 / 2 < tree.child("tuned").call(gap_between_answers) < 0.8
     assert tree.child("free").call(gap_between_answers) > 0.8
