@@ -6,6 +6,7 @@ Must not know what is in them, nor who installs them.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import tempfile
@@ -49,8 +50,9 @@ class Built:
     depends: str
 
 
+@functools.cache
 def built(distro: trees.Distro) -> Built:
-    """The package of the checkout as it is, without what lintian warns of. BedError."""
+    """The package of the checkout as it is when this is first asked, without what lintian warns of. BedError."""
     builder = trees._layer(
         f"{distro.suite}-builder", trees.system(distro), ["/bin/sh", "-ec", _SATISFY, _build_depends(), *_TOOLS]
     )

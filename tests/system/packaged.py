@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import os
 import subprocess
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
+import pytest
+
+from beds import packages, trees
+from beds.errors import BedError, LackingError
 from beds.machine import Machine
 from beds.packages import Built
 from cgnetd.kernel.hooks import HOOKS
 from pybpf import BpfError
 from pybpf.query import cgroup_attached
+from system.conftest import Boot
 from system.service import Service, eventually
 
 APT_TIMEOUT_S = 300.0  # installing compiles Python and writes much, beside other tests
+# Besides what cgnetd depends on: a victim, its client, and who reads manual pages and completions.
+_OTHERS = ("nginx", "curl", "man-db", "bash-completion", "zsh", "fish")
 PINS = "/sys/fs/bpf/cgnetd"
 CALLER, OTHER_CALLER = "caller.service", "caller-new.service"
 PORT = 2222  # nobody listens there
@@ -30,6 +37,24 @@ metadata: {{name: caller}}
 spec:
   subject: {{units: [{CALLER}, {OTHER_CALLER}]}}
   egress: [{{name: all, action: deny, errno: {DENIED}}}]
+"""
+# A backend that is probed, by a worker of the daemon.
+PROBED = f"""\
+apiVersion: cgnetd/v1
+kind: Service
+metadata: {{name: probed}}
+spec:
+  addresses: [192.0.2.20]
+  ports: [{{port: {PORT}}}]
+  backends: [{{address: 127.0.0.1}}]
+  health: {{interval: 1s, timeout: 500ms}}
+---
+apiVersion: cgnetd/v1
+kind: Policy
+metadata: {{name: probed}}
+spec:
+  subject: {{units: [client-of-probed.service]}}
+  egress: [{{name: probed, action: redirect, to: [service:probed]}}]
 """
 _INPUT = "/root/packages"
 _CALLS = "/run/calls"
@@ -134,5 +159,25 @@ class Host:
             os.close(cgroup_fd)
         return found
 
-    def pins(self) -> list[Path]:
-        return list(self.machine.path("/sys/fs/bpf").iterdir())
+    def units(self) -> set[str]:
+        """Units of cgnetd that are active or failed."""
+        words = ("systemctl", "list-units", "--plain", "--no-legend", "--no-pager", "cgnetd*", "*cgnetd*")
+        return {line.split()[0] for line in self.machine.run(*words).splitlines()}
+
+    def pins(self) -> list[str]:
+        """What is on its bpffs, but for what every bpffs has."""
+        return [path.name for path in self.machine.path("/sys/fs/bpf").iterdir() if path.suffix != ".debug"]
+
+
+@contextmanager
+def fresh_host(boot: Boot, distro: trees.Distro) -> Iterator[Host]:
+    """A machine that cgnetd never was in, with what it depends on. Fails if it cannot be built."""
+    try:
+        built = packages.built(distro)
+        layer = packages.ready(distro, built.depends, *_OTHERS)
+    except LackingError as error:
+        pytest.skip(str(error))
+    except BedError as error:
+        pytest.fail(f"build the package: {error}", pytrace=False)
+    with boot(bare=layer) as machine:
+        yield Host(machine, built)
