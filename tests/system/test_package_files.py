@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from beds import trees
+from beds.install import TOP
 from system.conftest import Boot
 from system.packaged import PINS, Host, fresh_host
 from system.service import UNIT
@@ -76,8 +77,11 @@ def test_installed_files_are_complete_and_of_use(installed: Host) -> None:
     assert re.fullmatch(r"cgnetd:x:\d+:\n", run("getent", "group", "cgnetd"))
     for directory, mode in {"/run/cgnetd": "755", "/var/lib/cgnetd": "700", PINS: "700"}.items():
         assert run("stat", "--format=%a %U", directory) == f"{mode} root\n"
-    schema = json.loads(installed.machine.path("/usr/share/cgnetd/policy.schema.json").read_text(encoding="utf-8"))
-    assert "$schema" in schema
+    schemas = [path.name for path in (TOP / "config").glob("*.schema.json")]
+    assert "policy.schema.json" in schemas
+    for name in schemas:
+        schema = json.loads(installed.machine.path(f"/usr/share/cgnetd/{name}").read_text(encoding="utf-8"))
+        assert "$schema" in schema
     assert not list(installed.machine.path("/etc/cgnetd/policy.d").iterdir())
     examples = run("find", "/usr/share/doc/cgnetd/examples", "-name", "*.yaml").split()
     assert len(examples) > 10
