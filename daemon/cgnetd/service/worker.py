@@ -100,7 +100,7 @@ class Channel:
         except TimeoutError:
             raise WorkerError(f"hear worker {self.name}: nothing within {timeout_s:.0f} s") from None
         except (OSError, ValueError) as error:
-            ended = self._reader.at_eof() and isinstance(error, ValueError)
+            ended = isinstance(error, ConnectionError) or self._reader.at_eof()
             raise WorkerError(f"hear worker {self.name}: {'it has ended' if ended else error}") from error
 
     def close(self) -> None:
