@@ -49,11 +49,11 @@ def course(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     """A machine with the units, where systemd starts cgnetd as often as it likes."""
     if native.compiler() is None:
         pytest.skip("no C compiler; install one: apt-get install gcc")
-    directory = f"/run/systemd/system/{UNIT}.d"
-    machine.write(f"{directory}/often.conf", DROP_IN)
+    drop_in = f"/run/systemd/system/{UNIT}.d/often.conf"
+    machine.write(drop_in, DROP_IN)
     race.install(machine, tmp_path_factory.mktemp("native"))
     yield machine
-    machine.run("sh", "-c", f"rm -r {directory} /run/systemd/system/race-*; systemctl daemon-reload")
+    machine.run("sh", "-c", f"rm {drop_in} /run/systemd/system/race-*; systemctl daemon-reload")
 
 
 @contextmanager
