@@ -52,6 +52,12 @@ def test_exposure_is_low(machine: Machine, unit: str, most: float) -> None:
     assert exposure(machine, unit) <= most
 
 
+def test_unit_files_have_no_mistakes(machine: Machine) -> None:
+    units = [f"cgnetd-{name}{kind}" for name in ("prober", "sockets") for kind in (".socket", "@test.service")]
+    done = machine.try_run("systemd-analyze", "verify", "--man=no", *units)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
 def test_prober_has_no_rights(shipped: Service) -> None:
     shipped.policy("victim", hardening.policy(FIRST))
     shipped.start()
