@@ -51,6 +51,7 @@ def machine(
             if from_checkout:
                 # By the machine's own Python; as a package would, or every start would compile all of it again.
                 booted.run(f"{trees.VENV}/bin/python", "-m", "compileall", "-q", *map(str, packages(installed)))
+                booted.run("journalctl", "--update-catalog")
             yield booted
     finally:
         shutil.rmtree(directory, ignore_errors=True)
