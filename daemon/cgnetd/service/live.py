@@ -28,6 +28,12 @@ class LiveTables:
         self.unprobed = ""  # why nobody is probed now, though somebody should be
         self._written: dict[int, tuple[int, array[int]]] = {}  # by slot: generation, and what was written last
 
+    @property
+    def unprobed_texts(self) -> tuple[str, ...]:
+        """What is waited for because of it, as `status` shows it."""
+        why = self.unprobed
+        return (f"waiting for probes of backends, which stay what they are: {why}",) if why else ()
+
     def follow(self, generations: Iterable[Live]) -> None:
         """Watch what these speak of, and nothing else. KernelError if the host cannot be asked."""
         known = tuple(generations)

@@ -27,7 +27,7 @@ def live_status(reconciler: Reconciler) -> dict[str, Any]:
         "services": [_service(service, live, tables.board, shares) for service in live.services],
         "devices": _devices(live, tables),
         "sources": _sources(live, tables),
-        "waiting": [*missing(live, tables.host).texts, *_unprobed(tables)],
+        "waiting": [*missing(live, tables.host).texts, *tables.unprobed_texts],
         "views": reconciler.views,
     }
 
@@ -81,7 +81,3 @@ def now_of(reconciler: Reconciler) -> Now:
         if is_alive(place, tables.board):
             alive.setdefault((place.service.name, place.family), []).append(place.index)
     return Now(alive, reconciler.shares(), frozenset(tables.host.devices()), tables.host.present(live.sources))
-
-
-def _unprobed(tables: LiveTables) -> tuple[str, ...]:
-    return (f"waiting for probes of backends, which stay what they are: {tables.unprobed}",) if tables.unprobed else ()

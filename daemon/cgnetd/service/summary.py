@@ -32,7 +32,7 @@ class State:
     refused: str = ""  # what the kernel refused
     degraded: tuple[Problem, ...] = ()
     dead: tuple[str, ...] = ()  # backends
-    waiting: tuple[str, ...] = ()  # for devices and source addresses
+    waiting: tuple[str, ...] = ()  # for devices, source addresses and probes
 
 
 def state_of(reconciler: Reconciler, settings_errors: tuple[str, ...] = ()) -> State:
@@ -55,7 +55,7 @@ def state_of(reconciler: Reconciler, settings_errors: tuple[str, ...] = ()) -> S
             for place in places(live)
             if not is_alive(place, reconciler.live.board)
         ),
-        waiting=missing(live, reconciler.live.host).texts,
+        waiting=(*missing(live, reconciler.live.host).texts, *reconciler.live.unprobed_texts),
     )
 
 
