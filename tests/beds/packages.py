@@ -28,9 +28,13 @@ rm -rf /var/lib/apt/lists/*
 """
 # apt-get satisfy takes dependencies as packages name them.
 _SATISFY = _INSTALL.replace('"$@"', '"$@" && apt-get -q satisfy -y --no-install-recommends "$0"')
-_BUILD = rf"""
-cp -a /run/input /tmp/cgnetd
-cd /tmp/cgnetd
+_STAGED = "cp -a /run/input /tmp/cgnetd && cd /tmp/cgnetd\n"
+_BUILD_RPM = f"""{_STAGED}
+packaging/build-rpm.sh --staged "/$0"
+sed 's/^Version:.*/Version: {OLDER_VERSION}/' -i packaging/rpm/cgnetd.spec
+packaging/build-rpm.sh --staged "/$0/older"
+"""
+_BUILD = rf"""{_STAGED}
 packaging/build-deb.sh --lint --staged
 mkdir -p "/$0/older"
 mv ../cgnetd_*.deb "/$0/"
@@ -53,6 +57,21 @@ class Built:
 @functools.cache
 def built(distro: trees.Distro) -> Built:
     """The package of the checkout as it is when this is first asked, without what lintian warns of. BedError."""
+    found = _build(distro, "deb", _BUILD)
+    (deb,) = found.glob("*.deb")
+    return Built(deb, found / "older/cgnetd.deb", (found / "depends").read_text(encoding="utf-8").strip())
+
+
+@functools.cache
+def built_rpm(distro: trees.Distro) -> tuple[Path, Path]:
+    """The rpm of the checkout, as `built`, and one with a version below all others. BedError."""
+    found = _build(distro, "rpm", _BUILD_RPM)
+    (rpm,), (older,) = found.glob("*.rpm"), found.glob("older/*.rpm")
+    return rpm, older
+
+
+def _build(distro: trees.Distro, kind: str, script: str) -> Path:
+    """The directory that `script` is given the path of, without the first slash; it runs where all tools are."""
     builder = trees._layer(
         f"{distro.suite}-builder", trees.system(distro), ["/bin/sh", "-ec", _SATISFY, _build_depends(), *_TOOLS]
     )
@@ -60,11 +79,9 @@ def built(distro: trees.Distro) -> Built:
         commands.run([os.fspath(TOP / "packaging/stage.sh"), given])
         files = sorted(path for path in Path(given).rglob("*") if path.is_file())
         digest = cache.key(*(part for path in files for part in (str(path.relative_to(given)), path.read_bytes())))
-        command = ["/bin/sh", "-ec", _BUILD, str(_PLACE), digest]
+        command = ["/bin/sh", "-ec", script, str(_PLACE), digest]
         layers = (builder, *trees.system(distro))
-        found = trees._layer(f"{distro.suite}-deb", layers, command, {"BED_INPUT": given}) / _PLACE
-    (deb,) = found.glob("*.deb")
-    return Built(deb, found / "older/cgnetd.deb", (found / "depends").read_text(encoding="utf-8").strip())
+        return trees._layer(f"{distro.suite}-{kind}", layers, command, {"BED_INPUT": given}) / _PLACE
 
 
 def ready(distro: trees.Distro, depends: str, *others: str) -> Path:
