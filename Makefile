@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 REQUIRE_KERNEL := $(if $(CI),--require-kernel)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages packages-system packages-vm bpf demo test test-all test-system shell-system test-vm kernels lint bench wheel deb check-deb clean
+.PHONY: help setup packages packages-system packages-vm bpf demo test test-all test-system shell-system test-vm kernels lint bench wheel deb rpm check-deb clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ wheel: setup ## what pip installs, the kernel's programs included, into dist/
 
 deb: ## the Debian package, into dist/; DISTRO=trixie: in a copy of a tree of that distribution; LINT=1: with lintian
 	@packaging/build-deb.sh $(if $(LINT),--lint) $(DISTRO)
+
+rpm: ## the rpm, into dist/; needs rpmbuild
+	@packaging/build-rpm.sh
 
 check-deb: ## install, upgrade, remove and purge that package for real; DISTRO=bookworm|trixie, which needs a tree of it; root
 	@packaging/check-deb.sh $(DISTRO)
