@@ -23,6 +23,6 @@ rm -rf /var/lib/apt/lists/*
 
 def add(root: Path, distro: trees.Distro) -> None:
     """Put it into a directory that becomes a machine's root. BedError."""
-    layer = trees._layer(f"{distro.suite}-logins", trees.system(distro), ["/bin/sh", "-ec", _INSTALL, "sh", *_PACKAGES])
+    layer = trees.layer(f"{distro.suite}-logins", trees.system(distro), ["/bin/sh", "-ec", _INSTALL, "sh", *_PACKAGES])
     for part in ("etc", "usr"):  # not /var: what dpkg knows is not what else is in that root
         shutil.copytree(layer / part, root / part, symlinks=True, dirs_exist_ok=True)

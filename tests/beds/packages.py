@@ -72,7 +72,7 @@ def built_rpm(distro: trees.Distro) -> tuple[Path, Path]:
 
 def _build(distro: trees.Distro, kind: str, script: str) -> Path:
     """The directory that `script` is given the path of, without the first slash; it runs where all tools are."""
-    builder = trees._layer(
+    builder = trees.layer(
         f"{distro.suite}-builder", trees.system(distro), ["/bin/sh", "-ec", _SATISFY, _build_depends(), *_TOOLS]
     )
     with tempfile.TemporaryDirectory() as given:
@@ -81,12 +81,12 @@ def _build(distro: trees.Distro, kind: str, script: str) -> Path:
         digest = cache.key(*(part for path in files for part in (str(path.relative_to(given)), path.read_bytes())))
         command = ["/bin/sh", "-ec", script, str(_PLACE), digest]
         layers = (builder, *trees.system(distro))
-        return trees._layer(f"{distro.suite}-{kind}", layers, command, {"BED_INPUT": given}) / _PLACE
+        return trees.layer(f"{distro.suite}-{kind}", layers, command, {"BED_INPUT": given}) / _PLACE
 
 
 def ready(distro: trees.Distro, depends: str, *others: str) -> Path:
     """A layer with what a package depends on, and other packages, so that it can be installed without a network."""
-    return trees._layer(f"{distro.suite}-ready", trees.system(distro), ["/bin/sh", "-ec", _SATISFY, depends, *others])
+    return trees.layer(f"{distro.suite}-ready", trees.system(distro), ["/bin/sh", "-ec", _SATISFY, depends, *others])
 
 
 def _build_depends() -> str:

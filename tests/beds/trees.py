@@ -94,14 +94,12 @@ def system(distro: Distro) -> tuple[Path, ...]:
     )
     with suppress(FileExistsError):
         base.with_name(distro.suite).symlink_to(base.name)  # for whoever wants any tree of the distribution
-    return _layer(f"{distro.suite}-bed", (base,), ["/bin/sh", "-c", _FINISH]), base
+    return layer(f"{distro.suite}-bed", (base,), ["/bin/sh", "-c", _FINISH]), base
 
 
 def kernel(distro: Distro) -> Path:
     """A layer with the kernel, its modules and its first file system."""
-    return _layer(
-        f"{distro.suite}-kernel", system(distro), ["/bin/sh", "-ec", _INSTALL_KERNEL, "sh", *_KERNEL_PACKAGES]
-    )
+    return layer(f"{distro.suite}-kernel", system(distro), ["/bin/sh", "-ec", _INSTALL_KERNEL, "sh", *_KERNEL_PACKAGES])
 
 
 def package(distro: Distro, deb: Path) -> Path:
@@ -110,7 +108,7 @@ def package(distro: Distro, deb: Path) -> Path:
     command = ["/bin/sh", "-ec", script, cache.key(deb.read_bytes())]
     with tempfile.TemporaryDirectory() as given:
         shutil.copy(deb, given)
-        return _layer(f"{distro.suite}-package", system(distro), command, {"BED_INPUT": given})
+        return layer(f"{distro.suite}-package", system(distro), command, {"BED_INPUT": given})
 
 
 def programs(distro: Distro, sources: Path) -> Path:
@@ -118,14 +116,14 @@ def programs(distro: Distro, sources: Path) -> Path:
     files = _files(sources)
     digest = cache.key(*(part for path in files for part in (os.fspath(path.relative_to(sources)), path.read_bytes())))
     install = ["/bin/sh", "-ec", _INSTALL, "sh", *_COMPILER_PACKAGES]
-    compiler = _layer(f"{distro.suite}-compiler", system(distro), install)
+    compiler = layer(f"{distro.suite}-compiler", system(distro), install)
     command = ["make", "--silent", "--directory=/run/input", f"OUT={_PROGRAMS}", f"DIGEST={digest}"]
     with tempfile.TemporaryDirectory() as given:
         for path in files:
             copied = Path(given, path.relative_to(sources))
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, copied)
-        built = _layer(f"{distro.suite}-programs", (compiler, *system(distro)), command, {"BED_INPUT": given})
+        built = layer(f"{distro.suite}-programs", (compiler, *system(distro)), command, {"BED_INPUT": given})
     return built / _PROGRAMS.lstrip("/")
 
 
@@ -161,7 +159,7 @@ def boot_files(distro: Distro) -> tuple[Path, Path]:
 
 def python(distro: Distro) -> Path:
     """A layer with what cgnetd and its tests need besides Debian's packages, in VENV."""
-    return _layer(f"{distro.suite}-python", system(distro), ["/bin/sh", "-c", _INSTALL_PYTHON, VENV, *_requirements()])
+    return layer(f"{distro.suite}-python", system(distro), ["/bin/sh", "-c", _INSTALL_PYTHON, VENV, *_requirements()])
 
 
 def _requirements() -> list[str]:
@@ -170,7 +168,7 @@ def _requirements() -> list[str]:
     return [*project["dependencies"], *(one for one in tests if one.startswith(_TESTERS))]
 
 
-def _layer(
+def layer(
     name: str, lower: Sequence[Path], command: Sequence[str], environment: Mapping[str, str] | None = None
 ) -> Path:
     """What `command` changes when it runs as root on `lower`; built again only for other ones of these."""
