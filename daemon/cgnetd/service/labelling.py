@@ -89,15 +89,17 @@ class Labelling:
         """Label every cgroup in every slot in use; returns how many there are.
 
         A child made after its parent was labelled is labelled by the kernel, one made before is found by the next walk:
-        so walk until a walk finds nothing new, none being made meanwhile with the parent's label of before. Raises
-        KernelError if the tree never comes to rest, or labels cannot be written.
+        so walk until a walk finds nothing new that the kernel has not labelled, none being made meanwhile with the
+        parent's label of before. Raises KernelError if labels cannot be written, or are never right.
         """
         self.tree = {}
-        for _ in range(_WALKS):
-            fresh = self._walk()
-            if not fresh:
+        for walk in range(_WALKS):
+            entries = {cgroup_id: self._entry(cgroup_id) for cgroup_id in self._walk()}
+            if walk:
+                entries = {i: entry for i, entry in entries.items() if not self._agree(self._store.label(i), entry)}
+            if not entries:
                 return len(self.tree)
-            self._write({cgroup_id: self._entry(cgroup_id) for cgroup_id in fresh})
+            self._write(entries)
             self._root.settle()
         raise KernelError(
             f"label cgroups below {self._root.path}: new ones keep coming faster than they can be labelled"
