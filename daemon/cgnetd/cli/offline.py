@@ -16,6 +16,7 @@ from cgnetd.policy.load import Source, parse
 from cgnetd.policy.types import PolicySet
 from cgnetd.service.files import read_whole
 from cgnetd.service.policy_files import read_paths, read_policies
+from cgnetd.service.unit_files import alias_doubts
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +50,10 @@ def load_directories(directories: Sequence[str], files: Sequence[str] = ()) -> L
         find_user=lambda name: pwd.getpwnam(name).pw_uid,
     )
     problems = tuple(sorted((*reading.problems, *more.problems, *result.problems)))
+    doubts = alias_doubts(result.policy_set) if result.policy_set else ()
     return Loaded(
         None if problems else result.policy_set,
         tuple(content.path for content in contents),
         problems,
-        tuple(sorted((*reading.warnings, *result.warnings))),
+        tuple(sorted((*reading.warnings, *result.warnings, *doubts))),
     )
