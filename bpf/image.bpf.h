@@ -32,13 +32,47 @@ static __always_inline void *cgn_image(__u32 slot)
 	return bpf_map_lookup_elem(&cgn_images, &slot);
 }
 
+/* An image and the block of it that was read last. Cells that are read one after the other are mostly in one. */
+struct cgn_reader {
+	void *image;
+	struct cgn_block *block;
+	__u32 number;
+};
+
+/* Begins to read the image of a slot, at its header. */
+static __always_inline bool cgn_read_from(struct cgn_reader *reader, __u32 slot)
+{
+	reader->number = 0;
+	reader->image = cgn_image(slot);
+	if (!reader->image)
+		return false;
+	reader->block = bpf_map_lookup_elem(reader->image, &reader->number);
+	return reader->block;
+}
+
+static __always_inline bool cgn_read(struct cgn_reader *reader, __u32 index, __u64 *cell)
+{
+	__u32 number = index / CGN_BLOCK_CELLS;
+
+	if (number != reader->number) {
+		reader->block = bpf_map_lookup_elem(reader->image, &number);
+		if (!reader->block)
+			return false;
+		reader->number = number;
+	}
+	*cell = reader->block->cell[index % CGN_BLOCK_CELLS];
+	return true;
+}
+
+/* One cell by itself. */
 static __always_inline bool cgn_cell(void *image, __u32 index, __u64 *cell)
 {
-	__u64 *found = bpf_map_lookup_elem(image, &index);
+	__u32 number = index / CGN_BLOCK_CELLS;
+	struct cgn_block *block = bpf_map_lookup_elem(image, &number);
 
-	if (!found)
+	if (!block)
 		return false;
-	*cell = *found;
+	*cell = block->cell[index % CGN_BLOCK_CELLS];
 	return true;
 }
 
@@ -46,14 +80,14 @@ static __always_inline bool cgn_cell(void *image, __u32 index, __u64 *cell)
  * The answer (low half) of the last entry whose high half is at most `key`, among `count` cells from `first` on,
  * sorted.
  */
-static __always_inline bool cgn_bisect(void *image, __u32 first, __u32 count, __u32 key, __u32 *answer)
+static __always_inline bool cgn_bisect(struct cgn_reader *reader, __u32 first, __u32 count, __u32 key, __u32 *answer)
 {
 	__u64 cell;
 
 	for (int step = 0; step < CGN_BISECT_STEPS && count > 1; step++) {
 		__u32 half = count >> 1;
 
-		if (!cgn_cell(image, first + half, &cell))
+		if (!cgn_read(reader, first + half, &cell))
 			return false;
 		if (CGN_HI(cell) <= key) {
 			first += half;
@@ -62,25 +96,32 @@ static __always_inline bool cgn_bisect(void *image, __u32 first, __u32 count, __
 			count = half;
 		}
 	}
-	if (count != 1 || !cgn_cell(image, first, &cell) || CGN_HI(cell) > key)
+	if (count != 1 || !cgn_read(reader, first, &cell) || CGN_HI(cell) > key)
 		return false;
 	*answer = CGN_LO(cell);
 	return true;
 }
 
 /* Whether the IPv6 entry at `entry` starts at or before the address. */
-static __always_inline bool cgn_starts_before(void *image, __u32 entry, const __u64 address[2], bool *before)
+static __always_inline bool cgn_starts_before(struct cgn_reader *reader, __u32 entry, const __u64 address[2],
+					      bool *before)
 {
-	__u64 high, low;
+	__u64 half;
 
-	if (!cgn_cell(image, entry, &high) || !cgn_cell(image, entry + 1, &low))
+	if (!cgn_read(reader, entry, &half))
 		return false;
-	*before = high < address[0] || (high == address[0] && low <= address[1]);
+	*before = half < address[0];
+	if (half != address[0])
+		return true;
+	if (!cgn_read(reader, entry + 1, &half))
+		return false;
+	*before = half <= address[1];
 	return true;
 }
 
 /* cgn_bisect() over the three-cell entries of an IPv6 table. */
-static __always_inline bool cgn_bisect6(void *image, __u32 first, __u32 count, const __u64 address[2], __u32 *row)
+static __always_inline bool cgn_bisect6(struct cgn_reader *reader, __u32 first, __u32 count, const __u64 address[2],
+					__u32 *row)
 {
 	bool before;
 	__u64 cell;
@@ -88,7 +129,7 @@ static __always_inline bool cgn_bisect6(void *image, __u32 first, __u32 count, c
 	for (int step = 0; step < CGN_BISECT_STEPS && count > 1; step++) {
 		__u32 half = count >> 1;
 
-		if (!cgn_starts_before(image, first + half * 3, address, &before))
+		if (!cgn_starts_before(reader, first + half * 3, address, &before))
 			return false;
 		if (before) {
 			first += half * 3;
@@ -97,28 +138,30 @@ static __always_inline bool cgn_bisect6(void *image, __u32 first, __u32 count, c
 			count = half;
 		}
 	}
-	if (count != 1 || !cgn_starts_before(image, first, address, &before) || !before)
+	if (count != 1 || !cgn_starts_before(reader, first, address, &before) || !before)
 		return false;
-	if (!cgn_cell(image, first + 2, &cell))
+	if (!cgn_read(reader, first + 2, &cell))
 		return false;
 	*row = CGN_LO(cell);
 	return true;
 }
 
 /* The row of an address, in the table that the header cell `table` names. */
-static __always_inline bool cgn_row4(void *image, __u32 blob, __u64 table, __u32 address, __u32 *row)
+static __always_inline bool cgn_row4(struct cgn_reader *reader, __u32 blob, __u64 table, __u32 address, __u32 *row)
 {
 	__u32 bits = CGN_LO(table);
 	__u64 root;
 
 	if (bits > 16)
 		return false;
-	if (!cgn_cell(image, blob + CGN_HI(table) + (__u32)((__u64)address >> (32 - bits)), &root))
+	if (!cgn_read(reader, blob + CGN_HI(table) + (__u32)((__u64)address >> (32 - bits)), &root))
 		return false;
-	return cgn_bisect(image, blob + CGN_HI(root), CGN_LO(root), address, row);
+	*row = CGN_HI(root) - 1; /* of a zero no row */
+	return !CGN_LO(root) || cgn_bisect(reader, blob + CGN_HI(root), CGN_LO(root), address, row);
 }
 
-static __always_inline bool cgn_row6(void *image, __u32 blob, __u64 table, const __u64 address[2], __u32 *row)
+static __always_inline bool cgn_row6(struct cgn_reader *reader, __u32 blob, __u64 table, const __u64 address[2],
+				     __u32 *row)
 {
 	__u32 bits = CGN_LO(table);
 	__u64 root;
@@ -126,9 +169,10 @@ static __always_inline bool cgn_row6(void *image, __u32 blob, __u64 table, const
 	if (bits > 16)
 		return false;
 	/* In two steps: a shift by 64 is undefined. */
-	if (!cgn_cell(image, blob + CGN_HI(table) + (__u32)(address[0] >> 1 >> (63 - bits)), &root))
+	if (!cgn_read(reader, blob + CGN_HI(table) + (__u32)(address[0] >> 1 >> (63 - bits)), &root))
 		return false;
-	return cgn_bisect6(image, blob + CGN_HI(root), CGN_LO(root), address, row);
+	*row = CGN_HI(root) - 1; /* of a zero no row */
+	return !CGN_LO(root) || cgn_bisect6(reader, blob + CGN_HI(root), CGN_LO(root), address, row);
 }
 
 /* Whether a cell can be that of this rule. */

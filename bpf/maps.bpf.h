@@ -48,11 +48,23 @@ struct cgn_cells {
 	__type(value, __u64);
 };
 
+struct cgn_block {
+	__u64 cell[CGN_BLOCK_CELLS];
+};
+
+struct cgn_blocks {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(struct cgn_block)); /* its BTF would be a declaration: only pointers lead to it */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, CGN_SLOTS);
 	__type(key, __u32);
-	__array(values, struct cgn_cells);
+	__array(values, struct cgn_blocks);
 } cgn_images SEC(".maps");
 
 struct {

@@ -54,22 +54,26 @@ static __always_inline __u64 cgn_stricter(__u64 first, __u64 second)
 	return !first || (!cgn_denies(first) && cgn_denies(second)) ? second : first;
 }
 
-static __always_inline bool cgn_reference_of_port(void *image, __u32 blob, __u64 list, __u16 port, __u32 *reference)
+static __always_inline bool cgn_reference_of_port(struct cgn_reader *reader, __u32 blob, __u64 list, __u16 port,
+						  __u32 *reference)
 {
-	return cgn_bisect(image, blob + CGN_HI(list), CGN_LO(list), port, reference) && *reference != CGN_REF_CORRUPT;
+	*reference = CGN_HI(list);
+	if (CGN_LO(list) && !cgn_bisect(reader, blob + CGN_HI(list), CGN_LO(list), port, reference))
+		return false;
+	return *reference != CGN_REF_CORRUPT;
 }
 
 /* The rule that matches, by the port; of a port that the kernel picked, the earlier one of `ephemeral` and the port. */
-static __always_inline bool cgn_reference(const struct cgn_call *call, void *image, __u32 blob, __u64 list,
-					  __u32 *reference)
+static __always_inline bool cgn_reference(const struct cgn_call *call, struct cgn_reader *reader, __u32 blob,
+					  __u64 list, __u32 *reference)
 {
 	__u32 ephemeral;
 
-	if (!cgn_reference_of_port(image, blob, list, call->port, reference))
+	if (!cgn_reference_of_port(reader, blob, list, call->port, reference))
 		return false;
 	if (call->hook != CGN_HOOK_POST_BIND)
 		return true;
-	if (!cgn_reference_of_port(image, blob, list, 0, &ephemeral))
+	if (!cgn_reference_of_port(reader, blob, list, 0, &ephemeral))
 		return false;
 	if (*reference == CGN_REF_NONE || (ephemeral != CGN_REF_NONE && ephemeral < *reference))
 		*reference = ephemeral;
@@ -77,32 +81,33 @@ static __always_inline bool cgn_reference(const struct cgn_call *call, void *ima
 }
 
 /* Classification: address -> row -> port list -> rule reference. */
-static __always_inline bool cgn_classify(const struct cgn_call *call, void *image, __u32 header, __u32 blob,
-					 __u32 *reference)
+static __always_inline bool cgn_classify(const struct cgn_call *call, struct cgn_reader *reader, __u32 header,
+					 __u32 blob, __u32 *reference)
 {
 	__u32 direction = call->direction & (CGN_DIR_COUNT - 1), contexts, row;
 	__u64 table, rows, list;
 
 	contexts = direction == CGN_DIR_EGRESS ? CGN_EGRESS_CONTEXTS : CGN_BIND_CONTEXTS;
 	if (call->family == 4) {
-		if (!cgn_cell(image, header + CGN_POLICY_V4 + direction, &table) ||
-		    !cgn_row4(image, blob, table, call->address[1], &row))
+		if (!cgn_read(reader, header + CGN_POLICY_V4 + direction, &table) ||
+		    !cgn_read(reader, header + CGN_POLICY_ROWS + direction, &rows) ||
+		    !cgn_row4(reader, blob, table, call->address[1], &row))
 			return false;
 	} else {
-		if (!cgn_cell(image, header + CGN_POLICY_V6 + direction, &table) ||
-		    !cgn_row6(image, blob, table, call->address, &row))
+		if (!cgn_read(reader, header + CGN_POLICY_V6 + direction, &table) ||
+		    !cgn_read(reader, header + CGN_POLICY_ROWS + direction, &rows) ||
+		    !cgn_row6(reader, blob, table, call->address, &row))
 			return false;
 	}
-	if (!cgn_cell(image, header + CGN_POLICY_ROWS + direction, &rows) || row >= CGN_LO(rows) ||
-	    call->context >= contexts)
+	if (row >= CGN_LO(rows) || call->context >= contexts)
 		return false;
-	if (!cgn_cell(image, blob + CGN_HI(rows) + row * contexts + call->context, &list))
+	if (!cgn_read(reader, blob + CGN_HI(rows) + row * contexts + call->context, &list))
 		return false;
-	return cgn_reference(call, image, blob, list, reference);
+	return cgn_reference(call, reader, blob, list, reference);
 }
 
 /* One reference a class of sockets: new ones, or those whose later calls no hook sees. */
-static __always_inline bool cgn_classify_socket(const struct cgn_call *call, void *image, __u32 header,
+static __always_inline bool cgn_classify_socket(const struct cgn_call *call, struct cgn_reader *reader, __u32 header,
 						__u32 *reference)
 {
 	bool is_new = call->direction == CGN_DIR_SOCKET;
@@ -110,20 +115,20 @@ static __always_inline bool cgn_classify_socket(const struct cgn_call *call, voi
 	__u64 cell;
 
 	if (call->context >= (is_new ? CGN_SOCKET_CONTEXTS : CGN_OPAQUE_COUNT) ||
-	    !cgn_cell(image, first + call->context, &cell))
+	    !cgn_read(reader, first + call->context, &cell))
 		return false;
 	*reference = CGN_LO(cell);
 	return *reference != CGN_REF_CORRUPT;
 }
 
-static __always_inline bool cgn_classify_call(const struct cgn_call *call, const struct cgn_name *name, void *image,
-					      __u32 header, __u32 blob, __u32 *reference)
+static __always_inline bool cgn_classify_call(const struct cgn_call *call, const struct cgn_name *name,
+					      struct cgn_reader *reader, __u32 header, __u32 blob, __u32 *reference)
 {
 	if (cgn_is_direction(call, CGN_DIR_UNIX))
-		return cgn_classify_name(call, name, image, header, blob, reference);
+		return cgn_classify_name(call, name, reader->image, header, blob, reference);
 	if (cgn_is_direction(call, CGN_DIR_SOCKET) || call->hook == CGN_HOOK_SOCKET)
-		return cgn_classify_socket(call, image, header, reference);
-	return cgn_classify(call, image, header, blob, reference);
+		return cgn_classify_socket(call, reader, header, reference);
+	return cgn_classify(call, reader, header, blob, reference);
 }
 
 /* The flag of a policy that has something to say of a direction. */
@@ -137,9 +142,9 @@ static __always_inline __u32 cgn_flag_of(const struct cgn_call *call)
 }
 
 /* The cell of a rule; fails for one that cannot be right. */
-static __always_inline bool cgn_rule(const struct cgn_call *call, void *image, __u32 id, __u64 *rule)
+static __always_inline bool cgn_rule(const struct cgn_call *call, struct cgn_reader *reader, __u32 id, __u64 *rule)
 {
-	return id < call->rule_count && cgn_cell(image, call->rules + id, rule) && cgn_rule_is_right(*rule, id);
+	return id < call->rule_count && cgn_read(reader, call->rules + id, rule) && cgn_rule_is_right(*rule, id);
 }
 
 /*
@@ -162,24 +167,24 @@ static __always_inline __u64 cgn_says(const struct cgn_call *call, const struct 
 __weak __noinline __u64 cgn_ask_policy(const struct cgn_call *call, __u32 policy, const struct cgn_name *name)
 {
 	__u32 header = CGN_IMAGE_HEADER + policy * CGN_POLICY_CELLS, reference, rule_id;
+	struct cgn_reader reader;
 	__u64 flags, base, rule;
-	void *image;
 
 	if (!call)
 		return CGN_CELL_CORRUPT;
-	image = cgn_image(call->slot);
-	if (!image || policy >= call->policy_count || !cgn_cell(image, header + CGN_POLICY_FLAGS, &flags))
+	if (!cgn_read_from(&reader, call->slot) || policy >= call->policy_count ||
+	    !cgn_read(&reader, header + CGN_POLICY_FLAGS, &flags))
 		return CGN_CELL_CORRUPT;
 	if (!(CGN_HI(flags) & cgn_flag_of(call)))
 		return 0;
-	if (!cgn_cell(image, header + CGN_POLICY_BASE, &base) ||
-	    !cgn_classify_call(call, name, image, header, CGN_HI(base), &reference))
+	if (!cgn_read(&reader, header + CGN_POLICY_BASE, &base) ||
+	    !cgn_classify_call(call, name, &reader, header, CGN_HI(base), &reference))
 		return CGN_CELL_CORRUPT;
 	if (reference == CGN_REF_NONE)
 		return 0;
 	rule_id = CGN_LO(base) + (reference - CGN_REF_RULE);
 	if (rule_id < CGN_LO(base) ||
-	    !cgn_rule(call, image, rule_id, &rule)) /* a sum that wrapped names another rule */
+	    !cgn_rule(call, &reader, rule_id, &rule)) /* a sum that wrapped names another rule */
 		return CGN_CELL_CORRUPT;
 	if (CGN_CELL_ACTION(rule) == CGN_ACTION_PASS)
 		return 0;
@@ -193,13 +198,13 @@ __weak __noinline __u64 cgn_ask_policy(const struct cgn_call *call, __u32 policy
  */
 static __always_inline __u64 cgn_default(const struct cgn_call *call)
 {
-	void *image;
+	struct cgn_reader reader;
 	__u64 rule;
 
 	if (call->direction >= CGN_DIR_TABLES)
 		return CGN_CELL_UNDECIDED;
-	image = cgn_image(call->slot);
-	if (!image || !cgn_rule(call, image, CGN_RULE_DEFAULT, &rule) || CGN_CELL_ACTION(rule) > CGN_ACTION_DENY)
+	if (!cgn_read_from(&reader, call->slot) || !cgn_rule(call, &reader, CGN_RULE_DEFAULT, &rule) ||
+	    CGN_CELL_ACTION(rule) > CGN_ACTION_DENY)
 		return CGN_CELL_CORRUPT;
 	return rule;
 }
@@ -235,12 +240,13 @@ static __always_inline void cgn_walk(struct cgn_call *call, const struct cgn_nam
 /* Reads what every verdict needs of the image, which must be of the generation that the labels are of. */
 static __always_inline bool cgn_open_image(struct cgn_call *call)
 {
-	void *image = cgn_image(call->slot);
 	__u64 fallback, counts, rules;
+	struct cgn_reader reader;
 
-	if (!image || !cgn_cell(image, CGN_IMAGE_DEFAULT, &fallback) || CGN_HI(fallback) != call->generation)
+	if (!cgn_read_from(&reader, call->slot) || !cgn_read(&reader, CGN_IMAGE_DEFAULT, &fallback) ||
+	    CGN_HI(fallback) != call->generation)
 		return false;
-	if (!cgn_cell(image, CGN_IMAGE_COUNTS, &counts) || !cgn_cell(image, CGN_IMAGE_RULES, &rules))
+	if (!cgn_read(&reader, CGN_IMAGE_COUNTS, &counts) || !cgn_read(&reader, CGN_IMAGE_RULES, &rules))
 		return false;
 	call->policy_count = CGN_HI(counts);
 	call->rule_count = CGN_LO(counts);

@@ -33,6 +33,7 @@
 #define CGN_SLOTS 2
 #define CGN_CHAIN_MAX 26 /* policies that can govern one cgroup, excluded ones counted */
 #define CGN_NAME_MAX 256 /* a cgroup's name with its NUL: NAME_MAX + 1 */
+#define CGN_BLOCK_CELLS 8192 /* of an image, which is whole blocks: one look-up finds all cells of a block */
 #define CGN_BISECT_STEPS 24 /* a bisection covers up to 2^24 entries */
 
 /* Hooks as rules and events name them. */
@@ -108,7 +109,7 @@ enum cgn_action {
 #define CGN_IMAGE_DEFAULT 2 /* generation | enum cgn_action of the daemon's default_action */
 #define CGN_IMAGE_RULES 3 /* 0 | offset of the rule cells: cell of rule id R is at offset + R */
 #define CGN_IMAGE_STATES 4 /* offset of the automaton's states | state count */
-#define CGN_IMAGE_SIZE 5 /* 0 | number of cells */
+#define CGN_IMAGE_SIZE 5 /* 0 | number of cells, a multiple of CGN_BLOCK_CELLS; zeros fill the last block */
 #define CGN_IMAGE_EFFECTS                                                                                              \
 	6 /* 0 | offset of the effect index, one cell a rule id: 0 | offset of its effect; 0: no effects */
 #define CGN_IMAGE_SERVICES 7 /* offset of the service records | service count */
@@ -146,13 +147,14 @@ enum cgn_tier {
 
 /*
  * Address table: a root of 2^bits cells indexed by the top `bits` bits of the address (bits 0..16), each cell
- * `offset in the blob of the first entry | entry count`. The entries of one root cell are sorted by start; the first
+ * `offset in the blob of the first entry | entry count`, or `row + 1 | 0` if there is but one. The entries of one root cell are sorted by start; the first
  * one starts at or before the first address of the cell, so that the answer is always the last entry with start <=
  * address. IPv4 entry, 1 cell:  start address (host order) | row IPv6 entry, 3 cells: start bits 127..64; start
  * bits 63..0; 0 | row Neighbouring root cells may share entries.
  *
  * Row: CGN_EGRESS_CONTEXTS or CGN_BIND_CONTEXTS cells, one a context: `offset in the blob of a port list | entry
- * count`. Port list: cells sorted by first port: `first port | rule reference`; the first entry starts at port 0.
+ * count`, or `rule reference | 0` for all ports. Port list: cells sorted by first port: `first port | rule reference`;
+ * the first entry starts at port 0.
  *
  * Rule reference: 0 corrupt (denies), 1 nothing decided here (next policy), otherwise 2 + index of the rule in its
  * policy. The defaults of a policy that decide (allow, deny) are rules too, behind its own ones.

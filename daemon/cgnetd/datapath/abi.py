@@ -19,6 +19,7 @@ ABI_VERSION: Final = 3
 SLOTS: Final = 2
 CHAIN_MAX: Final = 26
 NAME_MAX: Final = 256
+BLOCK_CELLS: Final = 8192
 BISECT_STEPS: Final = 24
 
 HOOK_CONNECT: Final = 0

@@ -98,7 +98,7 @@ def root_bits(entries: int) -> int:
 def table_cells(family: Family, pieces: Pieces, offset: int) -> tuple[array[int], int]:
     """The cells of a table that will stand at `offset` of its blob: root, then entries. Also returns the root bits."""
     bits = root_bits(len(pieces.starts))
-    cells = array("Q", _root(family, pieces.starts, bits, offset + (1 << bits)))
+    cells = array("Q", _root(family, pieces, bits, offset + (1 << bits)))
     if family is V4:
         cells.extend([start << 32 | row for start, row in zip(*pieces, strict=True)])
     else:
@@ -107,8 +107,9 @@ def table_cells(family: Family, pieces: Pieces, offset: int) -> tuple[array[int]
     return cells, bits
 
 
-def _root(family: Family, starts: Sequence[int], bits: int, entries_at: int) -> list[int]:
-    """One cell `offset of the first entry | entry count` for each value of the top `bits` bits."""
+def _root(family: Family, pieces: Pieces, bits: int, entries_at: int) -> list[int]:
+    """One cell for each value of the top `bits` bits: `offset of the first entry | entry count`, or `row + 1 | 0`."""
+    starts, rows = pieces
     cells: list[int] = []
     bounds = [*starts, 1 << family.bits]
     index, shift = 0, family.bits - bits
@@ -118,5 +119,8 @@ def _root(family: Family, starts: Sequence[int], bits: int, entries_at: int) -> 
         first, beyond = index, (top + 1) << shift
         while bounds[index + 1] < beyond:
             index += 1
-        cells.append((entries_at + first * family.entry_cells) << 32 | (index - first + 1))
+        if first == index:
+            cells.append(rows[first] + 1 << 32)
+        else:
+            cells.append((entries_at + first * family.entry_cells) << 32 | (index - first + 1))
     return cells

@@ -107,6 +107,8 @@ class Classifier(CellReader):
     def _by_port(self, blob: int, port_list: int, call: Call) -> int:
         """By the port; of a port that the kernel picked, the earlier one of `ephemeral` and the port."""
         first, count = blob + abi.hi(port_list), abi.lo(port_list)
+        if not count:
+            return abi.hi(port_list)
         reference = self.bisect(first, count, call.port)
         if call.hook is not Hook.POST_BIND or reference == abi.REF_CORRUPT:
             return reference

@@ -144,6 +144,7 @@ def _add_blobs(cells: array[int], policies: Sequence[Policy], blobs: Sequence[Po
             raise too_large(policy.where, f'policy "{policy.name}" brings the image above {limit_cells} cells')
         _write_policy_header(cells, policy_id, policy, blob, abi.cell(at, first_rule))
         first_rule += blob.rules
+    cells.frombytes(bytes(8 * (-len(cells) % abi.BLOCK_CELLS)))
     cells[abi.IMAGE_SIZE] = abi.cell(0, len(cells))
 
 

@@ -73,8 +73,12 @@ class PortLists:
         return len(self._by_content)
 
     def add(self, ranges: Sequence[tuple[int, int, int]], fallback: int) -> int:
-        """The cell `offset | entry count` of the list that these ranges make."""
-        entries = array("Q", [port << 32 | reference for port, reference in first_match(ranges, fallback)])
+        """The cell `offset | entry count` of the list that these ranges make, or `reference | 0` if it is one for all
+        ports."""
+        found = first_match(ranges, fallback)
+        if len(found) == 1:
+            return found[0][1] << 32
+        entries = array("Q", [port << 32 | reference for port, reference in found])
         content = entries.tobytes()
         known = self._by_content.get(content)
         if known is None:

@@ -68,12 +68,16 @@ class CellReader:
         """The row of an IPv4 address, in the table that the header cell `table` names."""
         bits = self._root_bits(table)
         root = self.cell(blob + abi.hi(table) + (address >> (32 - bits)))
+        if not abi.lo(root):
+            return abi.hi(root) - 1 & WORD
         return self.bisect(blob + abi.hi(root), abi.lo(root), address)
 
     def row6(self, blob: int, table: int, address: int) -> int:
         """The row of an IPv6 address, likewise."""
         bits = self._root_bits(table)
         root = self.cell(blob + abi.hi(table) + (address >> (128 - bits)))
+        if not abi.lo(root):
+            return abi.hi(root) - 1 & WORD
         return self._bisect6(blob + abi.hi(root), abi.lo(root), address)
 
     def bisect(self, first: int, count: int, key: int) -> int:

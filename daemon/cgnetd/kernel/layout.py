@@ -9,6 +9,9 @@ MAGIC = 0x6E676331
 ABI_VERSION = 3
 SLOTS = 2
 
+CELL_BYTES = 8
+BLOCK_BYTES = 8192 * CELL_BYTES  # of an image, which is whole blocks
+
 META = struct.Struct("=IIQ48s")  # magic, abi, created_ns, version
 
 # struct cgn_control, as 32-bit words and as 64-bit ones

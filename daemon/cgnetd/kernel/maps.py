@@ -26,7 +26,7 @@ class MapSpec:
     max_entries: int
     flags: MapFlag = MapFlag.NONE
     resizable: bool = False  # max_entries is a limit that may differ
-    inner: bool = False  # a map of tables
+    table_bytes: int = 0  # value size of the tables that it is a map of; 0: it is none
 
     @property
     def name(self) -> str:
@@ -50,14 +50,14 @@ def specs(capacity: Capacity) -> tuple[MapSpec, ...]:
         MapSpec("meta", kind.ARRAY, 4, layout.META.size, 1),
         MapSpec("control", kind.ARRAY, 4, layout.CONTROL.size, 1, MapFlag.MMAPABLE),
         MapSpec("labels", kind.HASH, 8, layout.LABEL_ENTRY_BYTES, capacity.labels, resizable=True),
-        MapSpec("images", kind.ARRAY_OF_MAPS, 4, 4, layout.SLOTS, inner=True),
-        MapSpec("counters", kind.ARRAY_OF_MAPS, 4, 4, layout.SLOTS, inner=True),
+        MapSpec("images", kind.ARRAY_OF_MAPS, 4, 4, layout.SLOTS, table_bytes=layout.BLOCK_BYTES),
+        MapSpec("counters", kind.ARRAY_OF_MAPS, 4, 4, layout.SLOTS, table_bytes=layout.CELL_BYTES),
         MapSpec("flows", kind.HASH, layout.FLOW_KEY_BYTES, layout.FLOW_VALUE_BYTES, capacity.flows, resizable=True),
         MapSpec("stats", kind.PERCPU_ARRAY, 4, 8, layout.STAT_COUNT),
         MapSpec("events", kind.RINGBUF, 0, 0, capacity.events_bytes, resizable=True),
         MapSpec("cache", kind.PERCPU_ARRAY, 4, layout.CACHED_BYTES, layout.CACHE_ENTRIES),
         MapSpec("stamps", kind.SK_STORAGE, 4, 8, 0, MapFlag.NO_PREALLOC),
-        MapSpec("live", kind.ARRAY_OF_MAPS, 4, 4, layout.SLOTS, inner=True),
+        MapSpec("live", kind.ARRAY_OF_MAPS, 4, 4, layout.SLOTS, table_bytes=layout.CELL_BYTES),
         MapSpec("peers", kind.SK_STORAGE, 4, layout.PEERS_BYTES, 0, MapFlag.NO_PREALLOC),
         MapSpec("binds", kind.SK_STORAGE, 4, layout.VIEW_BYTES, 0, MapFlag.NO_PREALLOC | MapFlag.CLONE),
         MapSpec("talks", kind.SK_STORAGE, 4, layout.TALKS_BYTES, 0, MapFlag.NO_PREALLOC),
@@ -68,16 +68,16 @@ def specs(capacity: Capacity) -> tuple[MapSpec, ...]:
     )
 
 
-def table_spec(pin: str, cells: int) -> MapSpec:
+def table_spec(pin: str, entries: int, value_bytes: int = layout.CELL_BYTES) -> MapSpec:
     """An array of 64-bit cells that can be mapped into memory and put into a map of tables."""
-    return MapSpec(pin, MapType.ARRAY, 4, 8, max(cells, 1), _TABLE_FLAGS)
+    return MapSpec(pin, MapType.ARRAY, 4, value_bytes, max(entries, 1), _TABLE_FLAGS)
 
 
 def create(spec: MapSpec) -> Map:
     """KernelError or PrivilegeError if the kernel refuses."""
-    if not spec.inner:
+    if not spec.table_bytes:
         return _create(spec, None)
-    with _create(table_spec("template", 1), None) as template:
+    with _create(table_spec("template", 1, spec.table_bytes), None) as template:
         return _create(spec, template)
 
 

@@ -67,7 +67,8 @@ def write_tables(
     bpffs.make_dir(directory.parent)
     bpffs.make_dir(directory)
     with ExitStack() as stack:
-        image = stack.enter_context(_filled(IMAGE, memoryview(cells).cast("B"), frozen=True))
+        content = memoryview(cells).cast("B")
+        image = stack.enter_context(_filled(IMAGE, content, frozen=True, value_bytes=layout.BLOCK_BYTES))
         names = stack.enter_context(_index_table(index))
         counters = stack.enter_context(create(table_spec(COUNTERS, counter_cells(rule_count))))
         living = stack.enter_context(_filled(LIVE, memoryview(live).cast("B"), frozen=False))
@@ -81,8 +82,8 @@ def write_tables(
             raise kernel_error(f"put tables into slot {slot}", error) from error
 
 
-def _filled(name: str, content: memoryview, *, frozen: bool) -> Map:
-    table = create(table_spec(name, (len(content) + 7) // 8))
+def _filled(name: str, content: memoryview, *, frozen: bool, value_bytes: int = layout.CELL_BYTES) -> Map:
+    table = create(table_spec(name, -(-len(content) // value_bytes), value_bytes))
     try:
         with table.mmap(writable=True) as memory:
             memory.bytes[: len(content)] = content
