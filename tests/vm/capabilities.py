@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cgnetd.kernel import features
-from support import libc, uring
+from support import libc, sandbox, uring
+from support.foreign import Flags, Says, foreign
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,16 @@ def _has_io_uring_bind() -> bool:
         return False
 
 
+def _has_preorder() -> bool:
+    try:
+        with sandbox.cgroup() as made, foreign(made.path, Says.ALLOW, flags=Flags.MULTI | Flags.PREORDER):
+            return True
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    return False
+
+
 OTHERS: dict[str, Other] = {
     "mptcp": Other(
         lambda: Path("/proc/sys/net/mptcp/enabled").exists(),
@@ -48,6 +59,7 @@ OTHERS: dict[str, Other] = {
     ),
     "mptcp_fast_open": Other(_has_mptcp_fast_open, "nothing: MPTCP sockets refuse fast open (Linux 6.2)"),
     "io_uring_bind": Other(_has_io_uring_bind, "nothing: io_uring cannot bind (Linux 6.11)"),
+    "preorder": Other(_has_preorder, "nothing: programs of others cannot ask to run first (Linux 6.15)"),
 }
 
 

@@ -3,7 +3,8 @@
 
     python -m vm.matrix [RECORD...]        default: the last whole run on each kernel
 
-Same records, same page. Must not know how runs are made.
+Later records replace what earlier ones of the same kernel say of the same files. Same records, same page. Must not
+know how runs are made.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ def main() -> int:
         print(f"matrix: no record of a whole run; make one: make test-vm KERNEL={place}", file=sys.stderr)
     if missing:
         return 1
-    found = [record.read(path) for path in args.records or kept.values()]
+    found = record.merge(record.read(path) for path in args.records or kept.values())
     failed = [f"{one.kernel}: {bad.test}" for one in found for bad in _failed(one.outcomes)]
     if failed:
         print("matrix: not from runs with failures:", *failed, sep="\n  ", file=sys.stderr)

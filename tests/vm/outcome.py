@@ -12,3 +12,7 @@ class Outcome:
     outcome: str  # passed, failed, skipped
     seconds: float
     text: str  # why, unless it passed
+
+    @property
+    def file(self) -> str:
+        return self.test.partition("::")[0]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from beds import cache
@@ -53,6 +53,17 @@ def write(path: Path, record: Record) -> None:
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     fresh.rename(path)
+
+
+def merge(records: Iterable[Record]) -> tuple[Record, ...]:
+    """One a kernel, in order of appearance: of a file of tests, the last record that has any of it counts."""
+    found: dict[tuple[str, str], Record] = {}
+    for one in records:
+        before = found.get((one.place, one.kernel))
+        fresh = {outcome.file for outcome in one.outcomes}
+        kept = [outcome for outcome in before.outcomes if outcome.file not in fresh] if before else []
+        found[one.place, one.kernel] = replace(one, outcomes=(*kept, *one.outcomes))
+    return tuple(found.values())
 
 
 def read(path: Path) -> Record:

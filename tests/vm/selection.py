@@ -30,6 +30,8 @@ TESTS = (
     "tests/kernel/test_bind_rewrite.py",
     "tests/kernel/test_source.py",
     "tests/kernel/test_original_dst.py",
+    "tests/kernel/test_neighbours.py",
+    "tests/kernel/test_daemon_beside.py",
     "tests/kernel/test_cli_flush.py",
     "tests/kernel/test_cases_kernel.py",
     "tests/kernel/test_daemon_services.py::test_calls_go_to_backends_alive_and_to_no_others",
@@ -41,6 +43,7 @@ TESTS = (
 LEFT_OUT = (
     "tests/kernel/test_cases_kernel.py::*-daemon]",  # labels that the daemon wrote, not the kernel
     "tests/kernel/test_destroy_redirected.py::test_mptcp*",
+    "tests/kernel/test_daemon_beside.py::test_others_stay_where_they_are_whatever_is_done",
     "tests/kernel/test_daemon.py::test_half_written_file*",
     "tests/kernel/test_daemon.py::test_editors_save*",
     "tests/kernel/test_daemon.py::test_idle_daemon*",
@@ -61,6 +64,8 @@ NEEDS: Patterns = (
     ("tests/kernel/test_redirect.py::*fast_open-262-*", ("mptcp_fast_open",)),
     ("tests/kernel/test_cases_kernel.py::*-fast-open-mptcp*", ("mptcp_fast_open",)),
     ("tests/kernel/test_cases_kernel.py::*-io-uring-bind-*", ("io_uring_bind",)),
+    ("tests/kernel/test_neighbours.py::test_those_that_ask_to_run_first*", ("preorder",)),
+    ("tests/kernel/test_daemon_beside.py::*PREORDER*", ("preorder",)),
     ("tests/kernel/test_cases_kernel.py::*selftests-unix-*", ("unix_hooks",)),
     ("tests/kernel/test_cases_kernel.py::*redirect-order-*-unix-*", ("unix_hooks",)),
 )

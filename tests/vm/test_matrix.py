@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     record.write(path, OLD)
     assert record.read(path) == OLD
     assert [one.name for one in path.parent.iterdir()] == ["record.json"]
+
+
+def test_later_record_replaces_what_an_earlier_one_says_of_its_files() -> None:
+    later = replace(OLD, outcomes=(Outcome(UNIX.replace("any", "other"), "passed", 1.0, ""),))
+    merged, other = record.merge([OLD, NEW, later])
+    assert [(one.test, one.outcome) for one in merged.outcomes] == [
+        (DIAG, "passed"),
+        (later.outcomes[0].test, "passed"),
+    ]
+    assert other == NEW
 
 
 def test_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
