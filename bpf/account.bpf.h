@@ -131,12 +131,22 @@ static __always_inline struct cgn_flow_value *cgn_flow_find(const struct cgn_flo
 	return bpf_map_lookup_elem(&cgn_flows, key);
 }
 
+/* Flows can wait in their map, the names of new cgroups nowhere: the last eighth of the ring is for these. */
+static __always_inline bool cgn_has_room(void)
+{
+	__u64 size = bpf_ringbuf_query(&cgn_events, BPF_RB_RING_SIZE);
+
+	return bpf_ringbuf_query(&cgn_events, BPF_RB_AVAIL_DATA) < size - size / 8;
+}
+
 /* Sends what no record has told yet. A record that does not fit stays in the map, and the daemon finds it there. */
 static __always_inline void cgn_flow_emit(const struct cgn_flow_key *key, struct cgn_flow_value *flow)
 {
-	struct cgn_flow_record *record = bpf_ringbuf_reserve(&cgn_events, sizeof(*record), 0);
+	struct cgn_flow_record *record = NULL;
 	__u64 reported, count;
 
+	if (cgn_has_room())
+		record = bpf_ringbuf_reserve(&cgn_events, sizeof(*record), 0);
 	if (!record) {
 		cgn_stat_add(CGN_STAT_RING_FULL);
 		return;
