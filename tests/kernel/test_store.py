@@ -246,8 +246,8 @@ def test_maps_equal_those_of_the_programs(objects: Path) -> None:
                 actual = (found.type, found.key_size, found.value_size, found.max_entries, found.flags)
                 wanted = (spec.type, spec.key_size, spec.value_size, spec.max_entries, spec.flags)
                 assert actual == wanted, f"{path.name}: {spec.name}"
-                if spec.inner:
-                    table = maps.table_spec("template", 1)
+                if spec.table_bytes:
+                    table = maps.table_spec("template", 1, spec.table_bytes)
                     assert found.inner is not None
                     assert maps.difference(table, found.inner) == ""
 

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from cgnetd.errors import PinError
+from cgnetd.kernel import layout
 from cgnetd.kernel.cgroup import CgroupRoot
 from cgnetd.kernel.store import Store
 from pybpf import BpfError, Map, possible_cpus
 
 pytestmark = pytest.mark.usefixtures("no_fd_leaks")
 
-CELLS = array("Q", range(1000))
+BLOCK = layout.BLOCK_BYTES // layout.CELL_BYTES
+CELLS = array("Q", range(2 * BLOCK))
 INDEX = b"names of rules" * 1001
 LIVE = array("Q", [7, 0, 2**64 - 1])
 
@@ -49,7 +51,7 @@ def test_image_cannot_be_changed_any_more(store: Store) -> None:
         with pytest.raises(PermissionError):
             image.mmap(writable=True)
         with pytest.raises(BpfError):
-            image.update(bytes(4), bytes(8))
+            image.update(bytes(4), bytes(layout.BLOCK_BYTES))
 
 
 def test_slot_survives_the_store(pin_dir: Path, cgroup_root: CgroupRoot) -> None:
@@ -74,12 +76,12 @@ def test_slot_in_force_is_not_written(store: Store) -> None:
 
 def test_writing_again_replaces_and_empties_the_generation(store: Store) -> None:
     fill(store)
-    store.write_slot(1, bytes(16), b"", 1)
+    store.write_slot(1, bytes(16), b"", 1)  # a whole block then
     assert store.control().generations == (0, 0)
     with store.slot(1) as view:
         assert view.consistent
         assert view.image is not None
-        assert len(view.image) == 2
+        assert len(view.image) == BLOCK
         assert view.index == b""
 
 
