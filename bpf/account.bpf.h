@@ -19,6 +19,12 @@ static __always_inline void cgn_counter_add(void *counters, __u32 rule_count, __
 		__sync_fetch_and_add(counter, 1);
 }
 
+/* Of a built-in rule that spoke before an image was opened. On a stack of its own. */
+CGN_STATIC_NOINLINE bool cgn_open_late(struct cgn_call *call)
+{
+	return cgn_open_image(call);
+}
+
 /* Counts the verdict by rule. Built-in rules can speak without an image having been opened. */
 static __always_inline void cgn_count(struct cgn_call *call)
 {
@@ -26,7 +32,7 @@ static __always_inline void cgn_count(struct cgn_call *call)
 	void *counters;
 
 	counters = bpf_map_lookup_elem(&cgn_counters, &slot);
-	if (counters && (call->rule_count || cgn_open_image(call))) {
+	if (counters && (call->rule_count || cgn_open_late(call))) {
 		cgn_counter_add(counters, call->rule_count, call->rule, CGN_COUNT_ENFORCED);
 		if (CGN_CELL_ID(call->shadow) != CGN_CELL_ID(call->rule))
 			cgn_counter_add(counters, call->rule_count, call->shadow, CGN_COUNT_SHADOW);

@@ -126,7 +126,7 @@ static __always_inline void cgn_keep_at(__u32 place, const struct cgn_wanted *wa
 }
 
 /* Remembers that the call was allowed. */
-static __always_inline void cgn_keep_allow(const struct cgn_call *call)
+CGN_STATIC_NOINLINE void cgn_keep_allow(const struct cgn_call *call)
 {
 	struct cgn_memo memo = {
 		.task_id = call->task_id,
@@ -146,7 +146,7 @@ static __always_inline void cgn_keep_allow(const struct cgn_call *call)
 }
 
 /* Remembers that nothing governs the task's cgroup. */
-static __always_inline void cgn_keep_quiet(const struct cgn_call *call)
+CGN_STATIC_NOINLINE void cgn_keep_quiet(const struct cgn_call *call)
 {
 	struct cgn_memo memo = {.task_id = call->task_id, .generation = call->generation, .epoch = call->epoch};
 	const struct cgn_wanted nothing = {};

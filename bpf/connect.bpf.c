@@ -104,17 +104,33 @@ static __always_inline bool cgn_goes_elsewhere(const struct cgn_call *call)
 	return cgn_rewrites(call->rule) && !call->has_target;
 }
 
+/* A function of its own: what it needs of the stack is free again for the verdict. */
+static __noinline bool cgn_passes4(struct bpf_sock_addr *ctx)
+{
+	struct cgn_wanted wanted;
+
+	cgn_want4(&wanted, ctx->user_ip4, ctx->user_port);
+	return wanted.address[1] && cgn_passes(&wanted, ctx->sk, CGN_HOOK_CONNECT, ctx->protocol);
+}
+
+static __noinline bool cgn_passes6(struct bpf_sock_addr *ctx)
+{
+	struct cgn_wanted wanted;
+
+	cgn_want6(&wanted, CGN_ADDRESS6(ctx->user_ip6), ctx->user_port);
+	return (wanted.address[0] || wanted.address[1]) &&
+	       cgn_passes(&wanted, ctx->sk, CGN_HOOK_CONNECT, ctx->protocol);
+}
+
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
-	struct cgn_wanted wanted;
 	struct cgn_call call;
 	bool views, begun;
 
 	if (ctx->user_family != AF_INET)
 		return CGN_PROCEED;
-	cgn_want4(&wanted, ctx->user_ip4, ctx->user_port);
-	if (wanted.address[1] && cgn_passes(&wanted, ctx->sk, CGN_HOOK_CONNECT, ctx->protocol))
+	if (cgn_passes4(ctx))
 		return CGN_PROCEED;
 	begun = cgn_begin_seeing(&call, ctx->sk, &views);
 	if (!begun && !views)
@@ -141,14 +157,12 @@ int connect4(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect6")
 int connect6(struct bpf_sock_addr *ctx)
 {
-	struct cgn_wanted wanted;
 	struct cgn_call call;
 	bool views, begun;
 
 	if (ctx->user_family != AF_INET6)
 		return CGN_PROCEED;
-	cgn_want6(&wanted, CGN_ADDRESS6(ctx->user_ip6), ctx->user_port);
-	if ((wanted.address[0] || wanted.address[1]) && cgn_passes(&wanted, ctx->sk, CGN_HOOK_CONNECT, ctx->protocol))
+	if (cgn_passes6(ctx))
 		return CGN_PROCEED;
 	begun = cgn_begin_seeing(&call, ctx->sk, &views);
 	if (!begun && !views)

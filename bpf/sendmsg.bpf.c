@@ -130,7 +130,8 @@ static __always_inline int cgn_enforce_sendmsg(struct bpf_sock_addr *ctx, struct
 	return CGN_PROCEED;
 }
 
-static __always_inline bool cgn_passes4(struct bpf_sock_addr *ctx)
+/* A function of its own: what it needs of the stack is free again for the verdict. */
+static __noinline bool cgn_passes4(struct bpf_sock_addr *ctx)
 {
 	__be32 address = ctx->user_ip4, port = ctx->user_port;
 	struct cgn_wanted wanted;
@@ -145,7 +146,7 @@ static __always_inline bool cgn_passes4(struct bpf_sock_addr *ctx)
 	return wanted.address[1] && cgn_passes(&wanted, ctx->sk, CGN_HOOK_SENDMSG, ctx->protocol);
 }
 
-static __always_inline bool cgn_passes6(struct bpf_sock_addr *ctx)
+static __noinline bool cgn_passes6(struct bpf_sock_addr *ctx)
 {
 	__be32 address[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
 	__be32 port = ctx->user_port;
