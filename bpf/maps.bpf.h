@@ -14,7 +14,7 @@
 
 #define CGN_FLOWS_MAX 16384
 #define CGN_LABELS_MAX 65536 /* a loader may choose another size */
-#define CGN_EVENTS_BYTES (8 * 1024 * 1024)
+#define CGN_EVENTS_BYTES (1024 * 1024)
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

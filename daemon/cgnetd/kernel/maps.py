@@ -39,9 +39,9 @@ class Capacity:
 
     labels: int = 65536
     flows: int = 16384
-    # A power of two, whole pages. Room for a record of every flow at once and more: what tells of a new cgroup must
-    # find some, or nobody knows the cgroup's name when it is gone.
-    events_bytes: int = 8 * 1024 * 1024
+    # A power of two, whole pages; twice as much is resident in whoever reads it. Programs keep an eighth for records of
+    # new cgroups: without one nobody knows a cgroup's name when it is gone.
+    events_bytes: int = 1024 * 1024
 
 
 def specs(capacity: Capacity) -> tuple[MapSpec, ...]:
