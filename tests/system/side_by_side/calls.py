@@ -101,10 +101,28 @@ def accept(address: str) -> None:
     with opened("tcp", address) as made:
         made.bind((address, 0))
         made.listen()
-        with socket.socket(socket.AF_UNIX) as helper:
-            helper.connect(HELPER_PATH)
-            helper.sendall(f"{address} {made.getsockname()[1]}\n".encode())
+        with _helper(f"connect {address} {made.getsockname()[1]}"):
             made.accept()[0].close()
+
+
+def given(what: str, transport: str, address: str, port: str = str(ECHO_PORT)) -> None:
+    """Send by, or bind, a socket of a process that is not governed."""
+    with _helper(f"give {transport}") as helper:
+        [fd] = socket.recv_fds(helper, 1, 1)[1]
+    with socket.socket(fileno=fd) as made:
+        made.settimeout(PATIENCE_S)
+        if what == "bind":
+            made.bind((address, int(port)))
+        else:
+            made.sendto(b"x", (address, int(port)))
+            _hear(made)
+
+
+def _helper(request: str) -> socket.socket:
+    helper = socket.socket(socket.AF_UNIX)
+    helper.connect(HELPER_PATH)
+    helper.sendall(f"{request}\n".encode())
+    return helper
 
 
 def bind(transport: str, address: str, port: str, *options: str) -> None:
@@ -149,13 +167,14 @@ _CALLS: dict[str, Callable[..., None]] = {
     "established": established,
     "ping": ping,
     "accept": accept,
+    "given": given,
     "bind": bind,
     "listen": listen,
     "socket": make_socket,
     "io_uring": io_uring_socket,
     "unix": unix,
 }
-_WAITING = (*_TRANSPORTS, "fast-open", "established", "ping", "accept")
+_WAITING = (*_TRANSPORTS, "fast-open", "established", "ping", "accept", "given send")
 
 
 def outcome(call: str) -> str:
@@ -173,7 +192,7 @@ def outcome(call: str) -> str:
 def main() -> None:
     """Those that may have to wait wait at the same time; the others are made in order."""
     calls = json.loads(sys.argv[1])
-    waiting = [call for call in calls if call.split()[0] in _WAITING]
+    waiting = [call for call in calls if call.startswith(_WAITING)]
     with ThreadPoolExecutor(max(1, len(waiting))) as pool:
         found = dict(zip(waiting, pool.map(outcome, waiting), strict=True))
     print(json.dumps({call: found.get(call) or outcome(call) for call in calls}))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who answers the calls: echo by TCP and UDP on every address, and a helper that connects to whoever asks.
+"""Who answers the calls: echo by TCP and UDP on every address, and a helper that connects to whoever asks, or gives
+away a socket.
 
 Runs inside the machine as a program: standard library only. `servers.py [PORT...]`, echo on these ports, and the helper
 if HELPER is in the environment. Governed by nobody.
@@ -63,10 +64,18 @@ def _help(listening: socket.socket) -> None:
         threading.Thread(target=_call_back, args=(asking,), daemon=True).start()
 
 
+def _asked(transport: str) -> socket.socket:
+    return socket.socket(socket.AF_INET, socket.SOCK_DGRAM if transport == "udp" else socket.SOCK_STREAM)
+
+
 def _call_back(asking: socket.socket) -> None:
     with asking, suppress(OSError):
-        address, port = asking.makefile().readline().split()
-        socket.create_connection((address, int(port)), PATIENCE_S).close()
+        what, *words = asking.makefile().readline().split()
+        if what == "connect":
+            socket.create_connection((words[0], int(words[1])), PATIENCE_S).close()
+        else:
+            with _asked(words[0]) as made:
+                socket.send_fds(asking, [b"x"], [made.fileno()])
 
 
 def _start(target: Callable[[socket.socket], None], made: socket.socket) -> None:
