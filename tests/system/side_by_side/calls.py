@@ -22,7 +22,7 @@ from support.uring import Ring
 
 OK, SILENCE = "ok", "silence"
 ECHO_PORT = 7
-HELPER_PATH = "/run/side/helper.sock"
+BYSTANDER_PATH = "/run/side/bystander.sock"
 CONNECTED_PATH, CHANGED_PATH = "/run/side/connected", "/run/side/changed"
 CHANGE_WITHIN_S = 40.0
 PATIENCE_S = 2.5  # for an answer of this host or its neighbour; nothing else tells silence from slowness
@@ -101,14 +101,14 @@ def accept(address: str) -> None:
     with opened("tcp", address) as made:
         made.bind((address, 0))
         made.listen()
-        with _helper(f"connect {address} {made.getsockname()[1]}"):
+        with _bystander(f"connect {address} {made.getsockname()[1]}"):
             made.accept()[0].close()
 
 
 def given(what: str, transport: str, address: str, port: str = str(ECHO_PORT)) -> None:
     """Send by, or bind, a socket of a process that is not governed."""
-    with _helper(f"give {transport}") as helper:
-        [fd] = socket.recv_fds(helper, 1, 1)[1]
+    with _bystander(f"give {transport}") as bystander:
+        [fd] = socket.recv_fds(bystander, 1, 1)[1]
     with socket.socket(fileno=fd) as made:
         made.settimeout(PATIENCE_S)
         if what == "bind":
@@ -118,11 +118,11 @@ def given(what: str, transport: str, address: str, port: str = str(ECHO_PORT)) -
             _hear(made)
 
 
-def _helper(request: str) -> socket.socket:
-    helper = socket.socket(socket.AF_UNIX)
-    helper.connect(HELPER_PATH)
-    helper.sendall(f"{request}\n".encode())
-    return helper
+def _bystander(request: str) -> socket.socket:
+    bystander = socket.socket(socket.AF_UNIX)
+    bystander.connect(BYSTANDER_PATH)
+    bystander.sendall(f"{request}\n".encode())
+    return bystander
 
 
 def bind(transport: str, address: str, port: str, *options: str) -> None:

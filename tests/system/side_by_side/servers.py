@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who answers the calls: echo by TCP and UDP on every address, and a helper that connects to whoever asks, or gives
+"""Who answers the calls: echo by TCP and UDP on every address, and a bystander that connects to whoever asks, or gives
 away a socket.
 
-Runs inside the machine as a program: standard library only. `servers.py [PORT...]`, echo on these ports, and the helper
-if HELPER is in the environment. Governed by nobody.
+Runs inside the machine as a program: standard library only. `servers.py [PORT...]`, echo on these ports, and the bystander
+if BYSTANDER is in the environment. Governed by nobody.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def datagrams(made: socket.socket) -> None:
             made.sendmsg([heard], [(level, kind, place[:16] + bytes(4))], 0, sender)
 
 
-def helper(path: str) -> None:
+def bystander(path: str) -> None:
     Path(path).unlink(missing_ok=True)
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(path)
@@ -90,8 +90,8 @@ def main() -> None:
         listening.listen(64)
         _start(streams, listening)
         _start(datagrams, _socket(socket.SOCK_DGRAM, port))
-    if "HELPER" in os.environ:
-        helper(os.environ["HELPER"])
+    if "BYSTANDER" in os.environ:
+        bystander(os.environ["BYSTANDER"])
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
     threading.Event().wait()

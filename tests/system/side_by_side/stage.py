@@ -67,7 +67,7 @@ class Stage:
         for inside, path in _PROGRAMS.items():
             self.machine.write(f"{PLACE}/{inside}", (TESTS / path).read_text(encoding="utf-8"))
         self.machine.run("sh", "-c", _NETWORK)
-        self._serve("side-server", f"--setenv=HELPER={PLACE}/helper.sock")
+        self._serve("side-server", f"--setenv=BYSTANDER={PLACE}/bystander.sock")
         for number in NEIGHBOURS:
             self._serve(f"side-server{number}", "-p", f"NetworkNamespacePath=/run/netns/side{number}")
 
