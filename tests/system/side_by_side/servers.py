@@ -2,8 +2,8 @@
 """Who answers the calls: echo by TCP and UDP on every address, and a bystander that connects to whoever asks, or gives
 away a socket.
 
-Runs inside the machine as a program: standard library only. `servers.py [PORT...]`, echo on these ports, and the bystander
-if BYSTANDER is in the environment. Governed by nobody.
+Runs inside the machine as a program: standard library only. `servers.py [PORT...]`, echo on these ports; a bystander if
+BYSTANDER, a path, is in the environment. Governed by nobody.
 """
 
 from __future__ import annotations
