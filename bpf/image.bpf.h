@@ -102,50 +102,6 @@ static __always_inline bool cgn_bisect(struct cgn_reader *reader, __u32 first, _
 	return true;
 }
 
-/* Whether the IPv6 entry at `entry` starts at or before the address. */
-static __always_inline bool cgn_starts_before(struct cgn_reader *reader, __u32 entry, const __u64 address[2],
-					      bool *before)
-{
-	__u64 half;
-
-	if (!cgn_read(reader, entry, &half))
-		return false;
-	*before = half < address[0];
-	if (half != address[0])
-		return true;
-	if (!cgn_read(reader, entry + 1, &half))
-		return false;
-	*before = half <= address[1];
-	return true;
-}
-
-/* cgn_bisect() over the three-cell entries of an IPv6 table. */
-static __always_inline bool cgn_bisect6(struct cgn_reader *reader, __u32 first, __u32 count, const __u64 address[2],
-					__u32 *row)
-{
-	bool before;
-	__u64 cell;
-
-	for (int step = 0; step < CGN_BISECT_STEPS && count > 1; step++) {
-		__u32 half = count >> 1;
-
-		if (!cgn_starts_before(reader, first + half * 3, address, &before))
-			return false;
-		if (before) {
-			first += half * 3;
-			count -= half;
-		} else {
-			count = half;
-		}
-	}
-	if (count != 1 || !cgn_starts_before(reader, first, address, &before) || !before)
-		return false;
-	if (!cgn_read(reader, first + 2, &cell))
-		return false;
-	*row = CGN_LO(cell);
-	return true;
-}
-
 /* The row of an address, in the table that the header cell `table` names. */
 static __always_inline bool cgn_row4(struct cgn_reader *reader, __u32 blob, __u64 table, __u32 address, __u32 *row)
 {
@@ -160,19 +116,31 @@ static __always_inline bool cgn_row4(struct cgn_reader *reader, __u32 blob, __u6
 	return !CGN_LO(root) || cgn_bisect(reader, blob + CGN_HI(root), CGN_LO(root), address, row);
 }
 
+/* The same by strides: a list of what the first 16 bits can be, then lists of what the next 32 can be. */
 static __always_inline bool cgn_row6(struct cgn_reader *reader, __u32 blob, __u64 table, const __u64 address[2],
 				     __u32 *row)
 {
-	__u32 bits = CGN_LO(table);
-	__u64 root;
+	__u64 high = address[0] << 16 | address[1] >> 48, low = address[1] << 16, list;
+	__u32 key = address[0] >> 48, answer;
 
-	if (bits > 16)
+	if (CGN_LO(table) || !cgn_read(reader, blob + CGN_HI(table), &list))
 		return false;
-	/* In two steps: a shift by 64 is undefined. */
-	if (!cgn_read(reader, blob + CGN_HI(table) + (__u32)(address[0] >> 1 >> (63 - bits)), &root))
-		return false;
-	*row = CGN_HI(root) - 1; /* of a zero no row */
-	return !CGN_LO(root) || cgn_bisect6(reader, blob + CGN_HI(root), CGN_LO(root), address, row);
+	*row = CGN_HI(list) - 1; /* of a zero no row */
+	if (!CGN_LO(list))
+		return true;
+	for (int stride = 0; stride < CGN_STRIDES; stride++) {
+		if (!cgn_bisect(reader, blob + CGN_HI(list), CGN_LO(list), key, &answer))
+			return false;
+		*row = answer;
+		if (!(answer & CGN_STRIDE_MORE))
+			return true;
+		if (!cgn_read(reader, blob + (answer & ~CGN_STRIDE_MORE), &list))
+			return false;
+		key = high >> 32;
+		high = high << 32 | low >> 32;
+		low <<= 32;
+	}
+	return false;
 }
 
 /* Whether a cell can be that of this rule. */

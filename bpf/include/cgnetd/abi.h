@@ -34,6 +34,8 @@
 #define CGN_CHAIN_MAX 26 /* policies that can govern one cgroup, excluded ones counted */
 #define CGN_NAME_MAX 256 /* a cgroup's name with its NUL: NAME_MAX + 1 */
 #define CGN_BLOCK_CELLS 8192 /* of an image, which is whole blocks: one look-up finds all cells of a block */
+#define CGN_STRIDES 5 /* of an IPv6 address: 16 bits, then 32 each */
+#define CGN_STRIDE_MORE 0x80000000u
 #define CGN_BISECT_STEPS 24 /* a bisection covers up to 2^24 entries */
 
 /* Hooks as rules and events name them. */
@@ -146,11 +148,14 @@ enum cgn_tier {
 };
 
 /*
- * Address table: a root of 2^bits cells indexed by the top `bits` bits of the address (bits 0..16), each cell
- * `offset in the blob of the first entry | entry count`, or `row + 1 | 0` if there is but one. The entries of one root cell are sorted by start; the first
- * one starts at or before the first address of the cell, so that the answer is always the last entry with start <=
- * address. IPv4 entry, 1 cell:  start address (host order) | row IPv6 entry, 3 cells: start bits 127..64; start
- * bits 63..0; 0 | row Neighbouring root cells may share entries.
+ * Address table: a root of 2^bits cells indexed by the top `bits` bits of the address (bits 0..16), each cell a list,
+ * `offset in the blob of the first entry | entry count`, or `row + 1 | 0` if one row holds for all. Entries are sorted;
+ * the first one of a list starts at or before all that is looked for in it, so that the answer is always the last entry
+ * with start <= key.
+ * IPv4 entry: start address (host order) | row. Neighbouring root cells may share entries.
+ * IPv6: the root is one cell, and entries are start | answer, both about a stride of the address: the first 16 bits in
+ * the list of the root, then 32 more in each list that follows. The answer is a row, or CGN_STRIDE_MORE + the offset in
+ * the blob of a cell that is a list, about the next stride. Zeros follow the last bit of an address.
  *
  * Row: CGN_EGRESS_CONTEXTS or CGN_BIND_CONTEXTS cells, one a context: `offset in the blob of a port list | entry
  * count`, or `rule reference | 0` for all ports. Port list: cells sorted by first port: `first port | rule reference`;

@@ -20,6 +20,8 @@ SLOTS: Final = 2
 CHAIN_MAX: Final = 26
 NAME_MAX: Final = 256
 BLOCK_CELLS: Final = 8192
+STRIDES: Final = 5
+STRIDE_MORE: Final = 0x80000000
 BISECT_STEPS: Final = 24
 
 HOOK_CONNECT: Final = 0

@@ -74,11 +74,19 @@ class CellReader:
 
     def row6(self, blob: int, table: int, address: int) -> int:
         """The row of an IPv6 address, likewise."""
-        bits = self._root_bits(table)
-        root = self.cell(blob + abi.hi(table) + (address >> (128 - bits)))
-        if not abi.lo(root):
-            return abi.hi(root) - 1 & WORD
-        return self._bisect6(blob + abi.hi(root), abi.lo(root), address)
+        found, bits = self.cell(blob + abi.hi(table)), 112
+        if abi.lo(table):
+            raise CorruptImageError("read image: an IPv6 table with a root")
+        if not abi.lo(found):
+            return abi.hi(found) - 1 & WORD
+        for _ in range(abi.STRIDES):
+            key = address >> bits if bits >= 0 else address << -bits
+            answer = self.bisect(blob + abi.hi(found), abi.lo(found), key & WORD)
+            if not answer & abi.STRIDE_MORE:
+                return answer
+            found = self.cell(blob + (answer & ~abi.STRIDE_MORE))
+            bits -= 32
+        raise CorruptImageError("read image: an IPv6 table has more strides than an address")
 
     def bisect(self, first: int, count: int, key: int) -> int:
         """Lower half of the last of `count` sorted cells, from `first` on, whose upper half is at most `key`."""
@@ -94,20 +102,6 @@ class CellReader:
         if count != 1 or abi.hi(entry) > key:
             raise CorruptImageError("read image: a list is empty, too long, or begins too late")
         return abi.lo(entry)
-
-    def _bisect6(self, first: int, count: int, address: int) -> int:
-        """`bisect` over the three-cell entries of an IPv6 table."""
-        for _ in range(abi.BISECT_STEPS):
-            if count <= 1:
-                break
-            half = count >> 1
-            if self._start6(first + half * 3) <= address:
-                first, count = first + half * 3, count - half
-            else:
-                count = half
-        if count != 1 or self._start6(first) > address:
-            raise CorruptImageError("read image: an address table is empty, too long, or begins too late")
-        return abi.lo(self.cell(first + 2))
 
     def rule(self, rule_id: int) -> int:
         """The cell of a rule."""
@@ -170,9 +164,6 @@ class CellReader:
                 return abi.lo(edge)
             first, last = (middle + 1, last) if abi.hi(edge) < byte else (first, middle - 1)
         return abi.hi(self.cell(at))
-
-    def _start6(self, entry: int) -> int:
-        return self.cell(entry) << 64 | self.cell(entry + 1)
 
     @staticmethod
     def _root_bits(table: int) -> int:
