@@ -8,7 +8,7 @@ net afterwards. Must not know how a label is derived, nor of policies.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cgnetd.datapath.interpret import ImageReader
@@ -93,13 +93,16 @@ class Labelling:
         parent's label of before. Raises KernelError if labels cannot be written, or are never right.
         """
         self.tree = {}
+        written: set[int] = set()
         for walk in range(_WALKS):
             entries = {cgroup_id: self._entry(cgroup_id) for cgroup_id in self._walk()}
             if walk:
                 entries = {i: entry for i, entry in entries.items() if not self._agree(self._store.label(i), entry)}
             if not entries:
+                self._forget(written - self.tree.keys())
                 return len(self.tree)
             self._write(entries)
+            written |= entries.keys()
             self._root.settle()
         raise KernelError(
             f"label cgroups below {self._root.path}: new ones keep coming faster than they can be labelled"
@@ -168,6 +171,11 @@ class Labelling:
     def _write(self, entries: Mapping[int, bytes]) -> None:
         if entries:
             self._store.set_labels(entries)
+
+    def _forget(self, cgroup_ids: Iterable[int]) -> None:
+        """Remove the labels of those that went while they were labelled: nobody else would."""
+        if gone := [i for i in cgroup_ids if not self._exists(i)]:
+            self._store.delete_labels(gone)
 
     def _exists(self, cgroup_id: int) -> bool:
         return cgroup_id == self._root.id or self._root.path_of(cgroup_id) is not None
