@@ -35,7 +35,7 @@ def main() -> int:
     if INSIDE not in os.environ:
         os.environ[INSIDE] = "1"
         os.execvp("unshare", ["unshare", "--mount", "--net", sys.executable, *sys.argv])
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):  # which a shell ignores for what it starts beside
         signal.signal(number, _interrupted)
     try:
         with Stage() as stage:
