@@ -15,10 +15,10 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import calls
-import clients
 from calls import Call
 from stage import Stage, wait_for
 
+import clients
 from cgnetd.cli.answer import Style, table
 from cgnetd.cli.events import line
 
