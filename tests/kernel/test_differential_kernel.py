@@ -6,33 +6,25 @@ CGNETD_DIFFERENTIAL_SETS scales the number of policy sets (100 flows each).
 
 from __future__ import annotations
 
-import itertools
 import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cgnetd.datapath import abi
-from cgnetd.datapath.compile import Image, compile_image
 from cgnetd.datapath.interpret import ImageReader
 from cgnetd.datapath.interpret import Verdict as ImageVerdict
-from cgnetd.datapath.label import Label, child_label, pack_entry, pack_label, root_label, unpack_entry, unpack_label
-from cgnetd.datapath.live import Alive
+from cgnetd.datapath.label import Label, child_label, root_label, unpack_entry, unpack_label
 from cgnetd.kernel import features
 from cgnetd.policy.evaluate import judge
-from cgnetd.policy.matching import section_of
 from cgnetd.policy.select import select
 from cgnetd.policy.types import (
     Action,
-    Decision,
     Endpoint,
-    Flow,
-    Outcome,
     Pattern,
     PatternKind,
     Policy,
@@ -41,47 +33,22 @@ from cgnetd.policy.types import (
     Subject,
     Where,
 )
-from support import sandbox
+from support.agreement import FIRST_ID, compiled, in_words, private_enforcement, put_in_force, told
 from support.enforce import Enforcement
 from support.judge import components, ref_name
 from support.random_policies import policy_sets, random_flow, random_path
-from support.verdict_program import Asked, Verdict, VerdictProgram
+from support.verdict_program import Asked, VerdictProgram
 
 SETS = int(os.environ.get("CGNETD_DIFFERENTIAL_SETS", "100"))
 FLOWS_A_SET = 100
 PATHS_A_SET = 12
-FIRST_ID = 1 << 40  # ids that no cgroup here has
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
-MAPPED = 0xFFFF << 32  # the IPv6 form of an IPv4 address
-_generations = itertools.count(1)
-
-
-class Told(NamedTuple):
-    """A verdict by names."""
-
-    errno: int
-    rule: str
-    rewritten: bool
-    new_address: int
-    new_port: int
-    new_name: bytes
-    shadow_denied: bool
-    shadow_rewritten: bool
-    shadow_rule: str
-
-
-def first_alive(_service: str, _family: int, number: int) -> bool:
-    return number == 0
 
 
 @pytest.fixture(scope="module")
 def enforcement(objects: Path) -> Iterator[Enforcement]:
     """Maps and programs of a private root, shared by the random sets: each is a generation."""
-    with (
-        sandbox.cgroup() as cgroup,
-        sandbox.bpffs_mount() as bpffs,
-        Enforcement(cgroup.path, bpffs / "cgnetd", objects) as made,
-    ):
+    with private_enforcement(objects) as made:
         yield made
 
 
@@ -91,29 +58,11 @@ def program(enforcement: Enforcement, objects: Path) -> Iterator[VerdictProgram]
         yield made
 
 
-def compiled(policies: PolicySet, default: Action) -> Image:
-    return compile_image(policies, default_action=default, generation=next(_generations))
-
-
 def label_at(reader: ImageReader, path: tuple[str, ...]) -> Label:
     label = root_label(reader)
     for name in path:
         label = child_label(reader, label, name.encode())
     return label
-
-
-def put_in_force(enforcement: Enforcement, image: Image, labels: dict[int, Label], alive: Alive = first_alive) -> None:
-    """The image, with labels for cgroup ids that stand for no real cgroups."""
-    slot = 1 - enforcement.store.control().active
-    enforcement.put(slot, image)
-    with enforcement.store.live(slot) as live:
-        for number, cell in enumerate(image.live.cells(device_index={}, present=(), alive=alive)):
-            live.set(number, cell)
-    packed = {number: pack_label(label, image.index.generation) for number, label in labels.items()}
-    enforcement.store.set_labels(
-        {number: pack_entry([label if at == slot else None for at in range(2)]) for number, label in packed.items()}
-    )
-    enforcement.store.activate(slot)
 
 
 class Backends:
@@ -142,46 +91,6 @@ class Backends:
 
 def _endpoints(service: Service, family: int) -> list[Endpoint]:
     return [backend.endpoint for backend in service.backends if backend.endpoint.family == family]
-
-
-def name_of(outcome: Outcome, flow: Flow) -> str:
-    if outcome.policy is None:
-        return "default_action"
-    return f"{outcome.policy.name}/{outcome.rule.name if outcome.rule else f'default.{section_of(flow).value}'}"
-
-
-def in_words(decision: Decision, flow: Flow) -> Told:
-    """What the reference says, as the programs tell it."""
-    enforced, shadow = decision.enforced, decision.shadow
-    target, redirect = enforced.target, enforced.rule.redirect if enforced.rule else None
-    new_address = target.address if target else 0
-    if target and flow.family == 6 and target.family == 4:
-        new_address |= MAPPED
-    return Told(
-        enforced.errno,
-        name_of(enforced, flow),
-        enforced.action.rewrites,
-        new_address,
-        target.port if target else 0,
-        (redirect.name or b"") if redirect and enforced.action.rewrites else b"",
-        shadow.action is Action.DENY,
-        shadow.action.rewrites,
-        name_of(shadow, flow),
-    )
-
-
-def told(image: Image, verdict: Verdict) -> Told:
-    return Told(
-        verdict.errno,
-        ref_name(image.index, verdict.rule),
-        verdict.rewritten,
-        verdict.new_address,
-        verdict.new_port,
-        verdict.new_name,
-        verdict.shadow_denied,
-        verdict.shadow_rewritten,
-        ref_name(image.index, verdict.shadow_rule),
-    )
 
 
 def told_by_image(verdict: ImageVerdict) -> tuple[object, ...]:
