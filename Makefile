@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 REQUIRE_KERNEL := $(if $(CI),--require-kernel)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages packages-system packages-vm bpf demo test test-all test-system shell-system test-vm kernels lint bench wheel deb rpm check-deb clean
+.PHONY: help setup packages packages-system packages-vm bpf demo test differential test-all test-system shell-system test-vm kernels lint bench wheel deb rpm check-deb clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ demo: setup ## the daemon on a private cgroup, real clients, every verdict expla
 
 test: setup ## all tests; PYTEST_ARGS="-k name" for some; kernel tests need root
 	@$(PYTHON) -m pytest $(REQUIRE_KERNEL) $(PYTEST_ARGS)
+
+differential: setup ## the kernel against the reference, PAIRS=1000000 of policy sets and calls; SEED=n: the same again; needs root
+	@CGNETD_DIFFERENTIAL_PAIRS=$(or $(PAIRS),1000000) CGNETD_DIFFERENTIAL_SEED=$(SEED) \
+		$(PYTHON) -m pytest -q --require-kernel tests/kernel/test_differential_edges.py $(PYTEST_ARGS)
 
 test-all: ## that, on real systemds and on other kernels too, as CI does; an hour at most; needs root
 	@.ci/run
