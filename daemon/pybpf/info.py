@@ -62,6 +62,7 @@ class _RawLinkInfo(ctypes.Structure):
     _fields_: ClassVar = [("type", c_uint32), ("id", c_uint32), ("prog_id", c_uint32), ("u", _LinkUnion)]
 
 
+_INSTRUCTION_BYTES = 8
 _CGROUP_LINK = 3
 _RAW_TRACEPOINT_LINK = 1
 
@@ -85,6 +86,8 @@ class ProgInfo:
     name: str
     map_ids: tuple[int, ...]
     verified_insns: int
+    instructions: int  # after verification, those of its functions with it
+    machine_code_bytes: int  # 0: it is interpreted
     load_time_ns: int  # CLOCK_BOOTTIME
     run_time_ns: int
     run_count: int
@@ -120,6 +123,8 @@ def prog_info(fd: int) -> ProgInfo:
         name=raw.name.decode(),
         map_ids=tuple(ids[: min(count, raw.nr_map_ids)]),
         verified_insns=raw.verified_insns,
+        instructions=raw.xlated_prog_len // _INSTRUCTION_BYTES,
+        machine_code_bytes=raw.jited_prog_len,
         load_time_ns=raw.load_time,
         run_time_ns=raw.run_time_ns,
         run_count=raw.run_cnt,

@@ -262,3 +262,12 @@ def test_probe_says_no_to_what_no_kernel_has() -> None:
         Program.from_instructions(ProgType.SOCKET_FILTER, code)
     assert bpf_probe.has_sock_addr()
     assert bpf_probe.has_ringbuf()
+
+
+def test_program_tells_its_size() -> None:
+    """As many instructions as were loaded: the verifier adds none to these. Machine code, if the kernel makes any."""
+    code = (*[instruction(0xB7, immediate=1)] * 3, instruction(0x95))
+    with Program.from_instructions(ProgType.SOCKET_FILTER, code) as program:
+        assert program.info.instructions == len(code)
+        compiled = Path("/proc/sys/net/core/bpf_jit_enable").read_text(encoding="ascii").strip() != "0"
+        assert (program.info.machine_code_bytes > 0) == compiled
