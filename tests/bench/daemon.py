@@ -52,14 +52,17 @@ def set_text(seed: int = 1) -> tuple[str, bytes]:
 
 
 @contextmanager
-def running(scratch: Path, objects: Path, name: str, policy: str) -> Iterator[RealDaemon]:
+def running(
+    scratch: Path, objects: Path, name: str, policy: str, *, extra: tuple[str, ...] = ()
+) -> Iterator[RealDaemon]:
+    """A daemon in `scratch`/NAME that has this policy in force; its tree has the cgroup `many`."""
     directory = scratch / name
     directory.mkdir()
     with sandbox.cgroup() as cgroup, sandbox.bpffs_mount() as bpffs:
         cgroup.child("many")
         with RealDaemon(directory, cgroup.path, bpffs / "cgnetd") as daemon:
             daemon.write_policy("many.yaml", policy)
-            daemon.start(object_dir=objects)
+            daemon.start(object_dir=objects, extra=extra)
             yield daemon
 
 

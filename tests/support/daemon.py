@@ -27,6 +27,7 @@ class RealDaemon:
     """
 
     def __init__(self, directory: Path, root: Path, pin_dir: Path) -> None:
+        self.root_path = root
         self.policy_dir = directory / "policy.d"
         self.policy_dir.mkdir()
         self.control_path = directory / "control.sock"
