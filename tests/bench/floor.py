@@ -15,7 +15,11 @@ from typing import Self
 
 from pybpf import AttachType, Link, Program, ProgType, instruction
 
-_ATTACH_TYPES = (AttachType.CGROUP_UDP4_SENDMSG, AttachType.CGROUP_INET4_CONNECT)
+_ATTACH_TYPES = (
+    *(AttachType.CGROUP_UDP4_SENDMSG, AttachType.CGROUP_UDP6_SENDMSG),
+    *(AttachType.CGROUP_INET4_CONNECT, AttachType.CGROUP_INET6_CONNECT),
+    *(AttachType.CGROUP_INET4_BIND, AttachType.CGROUP_INET6_BIND),
+)
 _ALLOW = (instruction(0xB7, immediate=1), instruction(0x95))  # r0 = 1; exit
 _NEIGHBOURS = 32
 _NEIGHBOUR = (*[instruction(0xB7, immediate=1)] * 300, instruction(0x95))  # some 2 KiB of machine code

@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bench.peers import EMPTY, OURS
 from bench.redirect import REDIRECTED
 
 SENDTO_RATIO = 1.13  # UDP sendto with 1,000 rules, to no program at all
+GOVERNED_RATIO, UNGOVERNED_RATIO = 1.04, 1.02  # UDP sendto, to an empty program
+PROGRAM_NS = 120.0  # the whole program on a call that no CPU remembers, beyond an empty one, at every size
+CLASSIFY_NS = {4: 30.0, 6: 50.0}  # at 10 rules; twice that at 100,000 prefixes and 10,000 rules
 REDIRECT_RATIO = 1.05  # TCP connect and close, redirected, to direct without programs
 RELOAD_MS = 500.0  # 10,000 rules, from asking to in force
 RSS_MIB = 60.0
+
+ANSWERS = {True: "reached", False: "MISSED", None: "cannot be told"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +33,12 @@ class Goal:
 
 def goals(found: Mapping[str, Any]) -> Iterator[Goal]:
     """Of the parts that were measured."""
+    if "lookup" in found:
+        yield from _lookup(found["lookup"]["rows"])
     if "calls" in found:
         yield from _calls(found["calls"]["operations"], clean=not found["calls"]["foreign_programs"])
+    if "peers" in found:
+        yield from _peers(found["peers"]["rows"], clean=not found["peers"]["foreign_programs"])
     if "redirect" in found:
         yield from _redirect(found["redirect"]["operations"], clean=not found["redirect"]["foreign_programs"])
     if "reload" in found:
@@ -41,6 +51,24 @@ def goals(found: Mapping[str, Any]) -> Iterator[Goal]:
         yield _below("idle: resident memory", idle["rss_mib"], RSS_MIB, "MiB")
 
 
+def _lookup(rows: Sequence[Mapping[str, Any]]) -> Iterator[Goal]:
+    """Of hits and misses the slower."""
+    for family, limit in CLASSIFY_NS.items():
+        for what, size, times in (("rules", 10, 1), ("prefixes and rules", 10_000, 2)):
+            of_it = [row for row in rows if (row["what"], row["size"], row["family"]) == (what, size, family)]
+            slower = max(row["ns"]["classified"]["best"] for row in of_it)
+            name = f"classification, IPv{family}, {size} rules" + (", 100,000 prefixes" if times > 1 else "")
+            yield Goal(name, f"<= {limit * times:.0f} ns", f"{slower:.1f} ns", slower <= limit * times)
+
+
+def _peers(rows: Sequence[Mapping[str, Any]], *, clean: bool) -> Iterator[Goal]:
+    """`clean`: as below."""
+    ns = {(row["setting"], row["size"]): row["ns"] for row in rows if row["operation"] == "spread"}
+    beyond = max(ns[OURS, size] - ns[EMPTY, size] for setting, size in ns if setting == OURS)
+    reached = beyond <= PROGRAM_NS if clean else None
+    yield Goal("sendto, ever new addresses, beyond empty", f"<= {PROGRAM_NS:.0f} ns", f"{beyond:.0f} ns", reached)
+
+
 def _calls(operations: Mapping[str, Any], *, clean: bool) -> Iterator[Goal]:
     """`clean`: no program of anybody else, so that "none" is a host without any."""
     for name in ("sendto", "sendto-drained"):
@@ -51,6 +79,9 @@ def _calls(operations: Mapping[str, Any], *, clean: bool) -> Iterator[Goal]:
             f"{ratio:.3f}",
             ratio <= SENDTO_RATIO if clean else None,
         )
+    for setting, limit in (("1000 rules", GOVERNED_RATIO), ("ungoverned", UNGOVERNED_RATIO)):
+        ratio = operations["sendto"][setting]["to_empty"]["ratio"]
+        yield Goal(f"sendto, {setting} to empty", f"<= {limit}", f"{ratio:.3f}", ratio <= limit if clean else None)
     tcp = operations["tcp"]["1000 rules"]["to_none"]
     # Within noise: at least a quarter of the paired turns saw no cost at all.
     yield Goal("tcp cycle, 1000 rules to none", "within noise of 1", _spread(tcp), tcp["low"] <= 1.0 if clean else None)

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench import build
 from bench.calls import FIRST_PORT, policies
 from bench.floor import neighbours
 from bench.turns import Worker
@@ -27,7 +28,7 @@ CALLS = 20_000
 _STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
 
 
-def measure(scratch: Path, objects: Path, rounds: int) -> dict[str, Any]:
+def measure(scratch: Path, rounds: int) -> dict[str, Any]:
     """Nanoseconds a run by setting: the best of `rounds` turns, and their median."""
     result = parse([Source("bench.yaml", policies())], read_set=lambda _: b"", find_user=lambda _: 0)
     assert result.policy_set, result.problems
@@ -38,7 +39,7 @@ def measure(scratch: Path, objects: Path, rounds: int) -> dict[str, Any]:
         root = stack.enter_context(sandbox.cgroup())
         pins = stack.enter_context(sandbox.bpffs_mount())
         places = [root.child(name).path for name in CGROUPS.values()]
-        enforcement = stack.enter_context(Enforcement(root.path, pins / "cgnetd", objects))
+        enforcement = stack.enter_context(Enforcement(root.path, pins / "cgnetd", build.objects(scratch)))
         enforcement.load(image)
         workers = [
             stack.enter_context(Worker([binary, path, str(FIRST_PORT + number)])) for number, path in enumerate(places)

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench import rivals
-from bench.calls import foreign_programs, needed_hooks
+from bench import build, rivals
+from bench.calls import PARTS, foreign_programs, needed_hooks
 from bench.floor import neighbours
 from bench.turns import Worker, paired
 from cgnetd.datapath.compile import Image, compile_image
@@ -60,7 +60,6 @@ SETTINGS = {
     DNAT: Setting({**TCP, **UDP, **EXCHANGE}, enforced=False),
     PROXY: Setting({name: count // 5 for name, count in TCP.items()}, enforced=False),
 }
-_PARTS = 5  # of a turn, some milliseconds each: the best one is the one that nothing of the host came between
 _NEEDED = {DNAT: "nft", PROXY: "haproxy"}
 
 _HEAD = "apiVersion: cgnetd/v1\nkind: Policy\nmetadata: {{name: {name}}}\nspec:\n  subject: {{cgroups: [/{name}]}}\n"
@@ -121,7 +120,7 @@ def image() -> Image:
     return compile_image(result.policy_set, default_action=Action.ALLOW, generation=1)
 
 
-def measure(scratch: Path, objects: Path, rounds: int) -> dict[str, Any]:
+def measure(scratch: Path, rounds: int) -> dict[str, Any]:
     """By operation and setting: nanoseconds (median), and the paired ratios to direct and to nftables."""
     foreign, program, compiled = foreign_programs(), native.build("detour", scratch), image()
     settings = [name for name in SETTINGS if not (name in _NEEDED and rivals.lacking(_NEEDED[name]))]
@@ -129,7 +128,7 @@ def measure(scratch: Path, objects: Path, rounds: int) -> dict[str, Any]:
         stack.enter_context(neighbours())
         tree = stack.enter_context(sandbox.cgroup())
         pins = stack.enter_context(sandbox.bpffs_mount())
-        enforcement = stack.enter_context(Enforcement(tree.path, pins / "cgnetd", objects))
+        enforcement = stack.enter_context(Enforcement(tree.path, pins / "cgnetd", build.objects(scratch)))
         workers = {name: _worker(stack, name, program, tree, scratch) for name in settings}
         enforcement.load(compiled)
         turns = []
@@ -176,7 +175,7 @@ def _round(enforcement: Enforcement, hooks: frozenset[str], workers: dict[str, W
             enforcement.links.detach(HOOKS)
         for operation, count in setting.operations.items():
             workers[name].turn(operation, max(1, count // 10))
-            found[operation][name] = min(workers[name].turn(operation, count // _PARTS) for _ in range(_PARTS))
+            found[operation][name] = min(workers[name].turn(operation, count // PARTS) for _ in range(PARTS))
     return found
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Prints what enforcement costs, as a table or with --json. Needs root; takes about four minutes.
+"""Prints what enforcement costs, as text or as JSON. Needs root; all parts together take at most 20 minutes.
 
-The cost of calls is measured against a baseline in the same run, in turns, because machines drift.
+What is compared is measured in the same run, in turns, because machines drift.
 """
 
 from __future__ import annotations
@@ -9,68 +9,105 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import re
-import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 TESTS_PATH = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS_PATH))
 
-from bench import calls, daemon, programs, redirect, tables, verdicts  # noqa: E402
+from bench import (  # noqa: E402
+    build,
+    calls,
+    curves,
+    daemon,
+    lookup,
+    machine,
+    peers,
+    peers_systemd,
+    programs,
+    redirect,
+    storm,
+    tables,
+    verdicts,
+)
+
+BUDGET_S = 20 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`measure` is given a directory for whatever it makes, and the number of turns. `seconds`: what it took on a
+    machine with two CPUs, with its own number of turns; `rounds`: 0 if it has no turns."""
+
+    about: str
+    seconds: int
+    rounds: int
+    measure: Callable[[Path, int], object]
+
+
+PARTS = {
+    "lookup": Part("a look-up, by size, beside the kernel's LPM trie", 180, 15, lookup.measure),
+    "calls": Part("system calls, beside no program and an empty one", 60, 21, calls.measure),
+    "peers": Part("calls under a list that nftables, iptables, Landlock and others have too", 240, 9, peers.measure),
+    "systemd": Part("the same list as IPAddressDeny= of a unit", 90, 9, peers_systemd.measure),
+    "curves": Part("loading that list, and the memory it takes, firewalld too", 240, 3, curves.measure),
+    "storm": Part("denied calls a second, and what the daemon makes of them", 30, 5, storm.measure),
+    "redirect": Part("being sent elsewhere, beside DNAT and a proxy", 45, 21, redirect.measure),
+    "programs": Part("sendmsg4 as the kernel times it", 10, 15, programs.measure),
+    "verdicts": Part(
+        "a verdict by the number of policies asked", 20, 0, lambda s, _: verdicts.measure(build.objects(s))
+    ),
+    "reload": Part("a reload of 10,000 rules", 30, 0, lambda s, _: daemon.measure_reload(s, build.objects(s))),
+    "idle": Part("a daemon that has nothing to do", 30, 0, lambda s, _: daemon.measure_idle(s, build.objects(s), 20.0)),
+}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON document instead of tables")
-    parser.add_argument("--rounds", type=int, default=15, help="turns of the interleaved measurements")
-    parser.add_argument("--idle", type=float, default=20.0, metavar="SECONDS", help="how long to watch the idle daemon")
-    parser.add_argument(
-        "--only", choices=("calls", "redirect", "programs", "verdicts", "reload", "idle"), help="one part only"
-    )
-    args = parser.parse_args()
+    args = _arguments()
+    if args.list:
+        print("\n".join(f"{name:<10} {part.about}, {part.seconds} s" for name, part in PARTS.items()))
+        return 0
     if os.geteuid() != 0:
         print("bench: needs root", file=sys.stderr)
         return 4
-    with tempfile.TemporaryDirectory(prefix="cgnetd-bench-") as directory:
-        scratch = Path(directory)
-        objects = build_objects(scratch)
-        found: dict[str, object] = {"machine": machine()}
-        if args.only in (None, "calls"):
-            found["calls"] = calls.measure(scratch, objects, args.rounds)
-        if args.only in (None, "redirect"):
-            found["redirect"] = redirect.measure(scratch, objects, args.rounds)
-        if args.only in (None, "programs"):
-            found["programs"] = programs.measure(scratch, objects, args.rounds)
-        if args.only in (None, "verdicts"):
-            found["verdicts"] = verdicts.measure(objects)
-        if args.only in (None, "reload"):
-            found["reload"] = daemon.measure_reload(scratch, objects)
-        if args.only in (None, "idle"):
-            found["idle"] = daemon.measure_idle(scratch, objects, args.idle)
+    found = measure(args.only or list(PARTS), args.rounds)
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(found, indent=2) if args.json else tables.text(found))
     return 0
 
 
-def machine() -> dict[str, object]:
-    """What the numbers hold for."""
-    models = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.M)
-    return {
-        "kernel": platform.release(),
-        "architecture": platform.machine(),
-        "cpus": len(os.sched_getaffinity(0)),
-        "cpu": models[0] if models else "unknown",
-        "python": platform.python_version(),
-    }
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--list", action="store_true", help="the names of the parts, and nothing else")
+    parser.add_argument("--only", action="append", choices=list(PARTS), metavar="NAME", help="this part; repeatable")
+    parser.add_argument("--rounds", type=int, help="turns of what is measured in turns; each part has its own default")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the results there too, as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    return parser.parse_args()
 
 
-def build_objects(scratch: Path) -> Path:
-    """The programs of the tree as it is."""
-    out = scratch / "objects"
-    subprocess.run(["make", "-s", "-C", TESTS_PATH.parent / "bpf", f"OUT={out}"], check=True)
-    return out
+def measure(names: Sequence[str], rounds: int | None) -> dict[str, Any]:
+    """The results of the parts by name; "left_out": those that would not have ended in time."""
+    began = time.monotonic()
+    found: dict[str, Any] = {"machine": machine.describe()}
+    left_out = []
+    with tempfile.TemporaryDirectory(prefix="cgnetd-bench-") as directory:
+        for name in names:
+            part = PARTS[name]
+            if time.monotonic() - began + part.seconds > BUDGET_S:
+                left_out.append(name)
+                continue
+            print(f"bench: {name}: {part.about}", file=sys.stderr, flush=True)
+            found[name] = part.measure(Path(directory), part.rounds and (rounds or part.rounds))
+    found["machine"] |= {"seconds": round(time.monotonic() - began), "left_out": left_out}
+    return found
 
 
 if __name__ == "__main__":

@@ -6,15 +6,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bench.goals import goals
-
-_ANSWERS = {True: "reached", False: "MISSED", None: "cannot be told"}
+from bench import tables_sizes
+from bench.doubts import doubts
+from bench.goals import ANSWERS, goals
 
 
 def text(found: Mapping[str, Any]) -> str:
     parts = {
         "machine": _machine,
+        "lookup": tables_sizes.lookup,
         "calls": _calls,
+        "peers": tables_sizes.peers,
+        "systemd": tables_sizes.systemd,
+        "curves": tables_sizes.curves,
+        "storm": tables_sizes.storm,
         "redirect": _redirect,
         "programs": _programs,
         "verdicts": _verdicts,
@@ -27,11 +32,15 @@ def text(found: Mapping[str, Any]) -> str:
 
 def _machine(result: Mapping[str, Any]) -> Iterator[str]:
     kernel = f"Linux {result['kernel']} {result['architecture']}"
-    yield f"{kernel}, {result['cpus']} CPUs ({result['cpu']}), Python {result['python']}"
+    yield f"{kernel}, {result['cpus']} CPUs ({result['cpu']}), Python {result['python']}, {result['clang']}"
+    yield from (f"  ({line})" for line in doubts(result))
 
 
 def _calls(result: Mapping[str, Any]) -> Iterator[str]:
-    yield f"calls: ns (median of {result['rounds']} turns), paired ratios [quartiles] to no program and to an empty one"
+    yield (
+        f"calls: ns (median of {result['rounds']} turns, the best fifth of each), paired ratios [quartiles] "
+        "to no program and to an empty one"
+    )
     yield from _foreign(result)
     for operation, settings in result["operations"].items():
         for setting, value in settings.items():
@@ -101,4 +110,4 @@ def _goals(found: Mapping[str, Any]) -> Iterator[str]:
     for number, goal in enumerate(goals(found)):
         if not number:
             yield "goals"
-        yield f"  {goal.name:<42} {goal.limit:<23} {goal.measured:<22} {_ANSWERS[goal.reached]}"
+        yield f"  {goal.name:<42} {goal.limit:<23} {goal.measured:<22} {ANSWERS[goal.reached]}"
