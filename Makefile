@@ -3,6 +3,8 @@ SHELL := /bin/bash
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 STAMP := $(VENV)/.stamp
+BENCH_STAMP := $(VENV)/.bench-stamp
+RESULTS ?= build/bench.json
 BEDS := PYTHONPATH=tests $(PYTHON)
 OBJECTS := daemon/cgnetd/kernel/objects
 C_SOURCES := $(shell find bpf tests -name '*.[ch]')
@@ -12,7 +14,7 @@ PYTEST_ARGS ?=
 REQUIRE_KERNEL := $(if $(CI),--require-kernel)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup packages packages-system packages-vm bpf demo test differential test-all test-system shell-system test-vm kernels lint bench wheel deb rpm check-deb clean
+.PHONY: help setup packages packages-system packages-vm bpf demo test differential test-all test-system shell-system test-vm kernels lint bench bench-page wheel deb rpm check-deb clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +31,11 @@ packages-system packages-vm: packages-%: | packages
 $(STAMP): pyproject.toml | packages
 	@[ -x $(VENV)/bin/pip ] || python3 -m venv $(VENV)
 	@quiet=--quiet; [ -t 1 ] && quiet=; $(VENV)/bin/pip install $$quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+# What plots need, and nothing else does.
+$(BENCH_STAMP): $(STAMP)
+	@quiet=--quiet; [ -t 1 ] && quiet=; $(VENV)/bin/pip install $$quiet --disable-pip-version-check -e '.[bench]'
 	@touch $@
 
 bpf: | packages ## build the programs of the kernel side
@@ -66,8 +73,11 @@ lint: setup ## types, style, format
 	@if command -v clang-format >/dev/null; then clang-format --dry-run --Werror $(C_SOURCES); \
 	 else echo "lint: clang-format is not installed: C was not checked"; fi
 
-bench: setup ## the cost of a verdict, of a reload, of an idle daemon; needs root
-	@$(PYTHON) tests/bench/run.py
+bench: setup ## what it costs, beside others: ONLY="lookup peers" for some parts; 20 minutes at most; needs root
+	@$(PYTHON) tests/bench/run.py --output $(RESULTS) $(addprefix --only=,$(ONLY)) $(BENCH_ARGS)
+
+bench-page: $(BENCH_STAMP) ## docs/benchmarks/ from the results of `make bench`, or of RESULTS=FILE
+	@$(PYTHON) tests/bench/page.py $(RESULTS) docs/benchmarks
 
 wheel: setup ## what pip installs, the kernel's programs included, into dist/
 	@rm -rf build/lib

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark at its smallest: what it times is in force and gives the right answers. No time is looked at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench import build, lookup, netfilter, peers
+
+pytestmark = pytest.mark.usefixtures("no_fd_leaks")
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, objects: Path, clang: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory, with the programs built already."""
+    monkeypatch.setattr(build, "objects", lambda _: objects)
+    monkeypatch.setenv("CLANG", clang)
+    return tmp_path
+
+
+def test_look_ups_are_of_every_kind(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lookup, "PREFIXES", (200,))
+    monkeypatch.setattr(lookup, "RULES", (1, 60))
+    monkeypatch.setattr(lookup, "BOTH", (200, 60))
+    found = lookup.measure(scratch, 1)
+    told = {(row["what"], row["size"], row["family"], row["keys"]) for row in found["rows"]}
+    assert len(told) == len(found["rows"]) == 2 * 2 * 5
+    assert {way for row in found["rows"] for way in row["ns"]} == {"classified", "judged", "lpm"}
+    assert all(about["instructions"] > 0 for about in found["programs"].values())
+
+
+def test_every_peer_denies_the_list_and_lets_the_rest_pass(scratch: Path) -> None:
+    found = peers.measure(scratch, 1, (1, 5))
+    expected = {peers.NONE, peers.EMPTY, peers.OURS, peers.LPM, peers.LANDLOCK}
+    expected |= {peers.NFT_RULES, peers.NFT_SET} if "nftables" not in netfilter.lacking() else set()
+    expected |= {peers.IPTABLES} if "iptables" not in netfilter.lacking() else set()
+    assert {row["setting"] for row in found["rows"]} == expected
+    assert {row["size"] for row in found["rows"]} == {1, 5}
+
+
+def test_peer_without_the_list_is_found_out(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check before the timing fails for one that has another list."""
+    monkeypatch.setattr(peers.denylist, "samples", lambda _: [127 << 24 | 200])
+    with pytest.raises(RuntimeError, match="denied"):
+        peers.measure(scratch, 1, (1,))
