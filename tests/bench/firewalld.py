@@ -34,7 +34,7 @@ _ZONE = """\
   <source ipset="listed"/>
 </zone>
 """
-_SETTINGS = "DefaultZone=public\nFirewallBackend=nftables\nLogDenied=off\nFlushAllOnReload=yes\n"
+_SETTINGS = "DefaultZone=public\nFirewallBackend=nftables\nCleanupModulesOnExit=no\n"  # modules are the whole host's
 _DEADLINE_S = 30.0
 
 
@@ -85,7 +85,7 @@ class Firewalld:
         """RuntimeError if it fails, subprocess.TimeoutExpired if it takes longer."""
         done = self._ask("--reload", timeout_s=timeout_s)
         if done.returncode:
-            raise RuntimeError(f"firewall-cmd --reload: {done.stderr.strip()[:500]}")
+            raise RuntimeError(f"firewall-cmd --reload: {done.stderr.strip().partition('. ')[0]}")
 
     def _start(self, *command: str) -> None:
         with self._output.open("ab") as output:
