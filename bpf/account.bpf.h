@@ -10,6 +10,13 @@
 
 #include "verdict.bpf.h"
 
+#define CGN_CROWD_FLOWS 64 /* new ones in a window, of calls that differ only in where they went */
+#define CGN_CGROUP_SHARE 32 /* a cgroup gets one of so many parts of cgn_flows, and as much for collected flows */
+
+struct bpf_map___limits {
+	__u32 max_entries;
+} __attribute__((preserve_access_index));
+
 static __always_inline void cgn_counter_add(void *counters, __u32 rule_count, __u64 rule, __u32 kind)
 {
 	__u32 index = cgn_counter_place(rule_count, rule, kind);
@@ -103,7 +110,7 @@ static __always_inline void cgn_flow_describe_task(struct cgn_flow_value *flow)
 }
 
 static __always_inline void cgn_flow_describe(struct cgn_flow_value *flow, const struct cgn_call *call,
-					      const struct cgn_name *name, __u64 now)
+					      const struct cgn_name *name, bool collected, __u64 now)
 {
 	flow->last_ns = now;
 	flow->task_cgroup_id = call->task_id;
@@ -111,7 +118,7 @@ static __always_inline void cgn_flow_describe(struct cgn_flow_value *flow, const
 	flow->local_address[0] = call->local[0];
 	flow->local_address[1] = call->local[1];
 	flow->local_port = call->local_port;
-	if (cgn_rewrites(call->rule) && call->direction < CGN_DIR_TABLES) {
+	if (!collected && cgn_rewrites(call->rule) && call->direction < CGN_DIR_TABLES) {
 		flow->new_address[0] = call->target[0];
 		flow->new_address[1] = call->target[1];
 		flow->new_port = call->target_port;
@@ -123,17 +130,30 @@ static __always_inline void cgn_flow_describe(struct cgn_flow_value *flow, const
 	cgn_flow_describe_task(flow);
 }
 
-/* What a new flow begins with. Not on the stack, which has no room for it. */
+/* What a new flow and a new quota begin with. Not on the stack, which has no room for it. */
 static const struct cgn_flow_value cgn_new_flow;
+static const __u64 cgn_no_flows;
 
-/* The flow of the key, new or old; NULL if there is no room. */
-static __always_inline struct cgn_flow_value *cgn_flow_find(const struct cgn_flow_key *key)
+/* How many flows a cgroup may have: one that storms must leave room for the first flows of others. */
+static __always_inline __u64 cgn_cgroup_flows(void)
 {
-	struct cgn_flow_value *flow = bpf_map_lookup_elem(&cgn_flows, key);
+	return ((struct bpf_map___limits *)&cgn_flows)->max_entries / CGN_CGROUP_SHARE;
+}
 
-	if (flow)
-		return flow;
-	bpf_map_update_elem(&cgn_flows, key, &cgn_new_flow, BPF_NOEXIST);
+/* Makes the flow of the key, unless its cgroup has `limit` flows already; NULL if there is no room. */
+static __always_inline struct cgn_flow_value *cgn_flow_add(const struct cgn_flow_key *key, __u64 limit)
+{
+	__u64 *flows = bpf_map_lookup_elem(&cgn_quotas, &key->cgroup_id);
+
+	if (!flows) {
+		bpf_map_update_elem(&cgn_quotas, &key->cgroup_id, &cgn_no_flows, BPF_NOEXIST);
+		flows = bpf_map_lookup_elem(&cgn_quotas, &key->cgroup_id);
+	}
+	/* Without a quota, for want of room, what limits is the table of flows. */
+	if (flows && *flows >= limit)
+		return NULL;
+	if (!bpf_map_update_elem(&cgn_flows, key, &cgn_new_flow, BPF_NOEXIST) && flows)
+		__sync_fetch_and_add(flows, 1);
 	return bpf_map_lookup_elem(&cgn_flows, key);
 }
 
@@ -182,28 +202,50 @@ static __always_inline __u64 cgn_window_ns(void)
 }
 
 /*
- * The flow of a key that has none yet. Room for "all the other destinations" is taken before room for this one: when
- * the map is full, that is where its calls go, and `key` is that flow's.
+ * Whether one more destination of a crowd gets a flow of its own. The collected flow of the crowd counts them: since
+ * new_address[0], new_address[1]. Those that come too late because another CPU began a window are of no account.
+ */
+static __always_inline bool cgn_crowd_admits(struct cgn_flow_value *collected, __u64 now)
+{
+	__u64 since = collected->new_address[0];
+
+	if ((!since || (__s64)(now - since) >= (__s64)cgn_window_ns()) &&
+	    __sync_val_compare_and_swap(&collected->new_address[0], since, now) == since)
+		collected->new_address[1] = 0;
+	return collected->new_address[1] < CGN_CROWD_FLOWS &&
+	       __sync_fetch_and_add(&collected->new_address[1], 1) < CGN_CROWD_FLOWS;
+}
+
+static __always_inline void cgn_flow_key_collect(struct cgn_flow_key *key)
+{
+	key->flags |= CGN_FLOW_COLLECTED;
+	key->address[0] = key->address[1] = key->port = 0;
+}
+
+/*
+ * The flow of a key that has none yet. Room for "all the other destinations" is taken before room for this one: where
+ * there is none, or enough of the crowd have flows of their own, that is where its calls go, and `key` is that flow's.
  */
 static __always_inline struct cgn_flow_value *cgn_flow_new(struct cgn_flow_key *key, const struct cgn_call *call,
 							   __u64 now)
 {
 	struct cgn_flow_value *flow, *collected;
 
-	key->flags |= CGN_FLOW_COLLECTED;
-	key->address[0] = key->address[1] = key->port = 0;
-	collected = cgn_flow_find(key);
-	if (collected)
-		collected->last_ns = now; /* in use: the daemon takes out what is idle */
+	cgn_flow_key_collect(key);
+	collected = bpf_map_lookup_elem(&cgn_flows, key) ?: cgn_flow_add(key, 2 * cgn_cgroup_flows());
+	if (!collected)
+		return NULL;
+	collected->last_ns = now; /* in use: the daemon takes out what is idle */
+	if (!cgn_crowd_admits(collected, now))
+		return collected;
 	key->flags &= ~CGN_FLOW_COLLECTED;
 	key->address[0] = call->address[0];
 	key->address[1] = call->address[1];
 	key->port = call->port;
-	flow = cgn_flow_find(key);
+	flow = cgn_flow_add(key, cgn_cgroup_flows());
 	if (flow)
 		return flow;
-	key->flags |= CGN_FLOW_COLLECTED;
-	key->address[0] = key->address[1] = key->port = 0;
+	cgn_flow_key_collect(key);
 	return collected;
 }
 
@@ -227,7 +269,7 @@ __weak __noinline int cgn_report(const struct cgn_call *call, const struct cgn_n
 	}
 	if (!flow->first_ns)
 		flow->first_ns = now;
-	cgn_flow_describe(flow, call, name, now);
+	cgn_flow_describe(flow, call, name, key.flags & CGN_FLOW_COLLECTED, now);
 	__sync_fetch_and_add(&flow->count, 1);
 	start = flow->window_start_ns;
 	/* Signed: another CPU may have opened the window a moment after `now`. */

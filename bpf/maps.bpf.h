@@ -12,7 +12,8 @@
 #include <bpf/bpf_helpers.h>
 #include "cgnetd/abi.h"
 
-#define CGN_FLOWS_MAX 16384
+#define CGN_FLOWS_MAX 16384 /* a loader may choose another size */
+#define CGN_QUOTAS_MAX 8192
 #define CGN_LABELS_MAX 65536 /* a loader may choose another size */
 #define CGN_EVENTS_BYTES (1024 * 1024)
 
@@ -80,6 +81,14 @@ struct {
 	__type(key, struct cgn_flow_key);
 	__type(value, struct cgn_flow_value);
 } cgn_flows SEC(".maps");
+
+/* How many flows each cgroup has. Programs count what they make; the daemon, which takes flows out, sets it right. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, CGN_QUOTAS_MAX);
+	__type(key, __u64);
+	__type(value, __u64);
+} cgn_quotas SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

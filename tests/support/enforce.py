@@ -24,6 +24,7 @@ from cgnetd.kernel.attach import Attachments
 from cgnetd.kernel.cgroup import CgroupRoot
 from cgnetd.kernel.hooks import HOOKS
 from cgnetd.kernel.live import LiveTable
+from cgnetd.kernel.maps import Capacity
 from cgnetd.kernel.programs import Programs
 from cgnetd.kernel.slots import SlotView
 from cgnetd.kernel.store import Store
@@ -42,10 +43,10 @@ def live_cells(image: Image) -> array[int]:
 class Enforcement:
     """Store, programs and links of one private root. Needs closing."""
 
-    def __init__(self, root_path: Path, pin_dir: Path, object_dir: Path) -> None:
+    def __init__(self, root_path: Path, pin_dir: Path, object_dir: Path, capacity: Capacity | None = None) -> None:
         with ExitStack() as undo:
             self.root = undo.enter_context(CgroupRoot(root_path))
-            self.store = undo.enter_context(Store.open(pin_dir, self.root, create=True))
+            self.store = undo.enter_context(Store.open(pin_dir, self.root, create=True, capacity=capacity))
             self._features = features.probe()
             self._programs = undo.enter_context(Programs(self.store, self._features, object_dir))
             self.links = undo.enter_context(Attachments(self.store, self.root, self._programs))

@@ -355,7 +355,8 @@ struct cgn_flow_value {
 	__u16 name_length;
 	__u16 reserved;
 	char comm[16];
-	__u64 new_address[2]; /* where the call went, if CGN_FLOW_REWRITTEN */
+	__u64 new_address[2]; /* where the call went, if CGN_FLOW_REWRITTEN. Of a collected flow: since when
+				 destinations are counted, and how many got a flow of their own */
 	char name[CGN_UNIX_NAME_BYTES]; /* of a UNIX socket, name_length bytes */
 };
 

@@ -34,8 +34,10 @@ STAT_COUNT = 6
 FLOW_KEY_BYTES = 48
 FLOW_VALUE_BYTES = 232
 FLOW_VALUE_HEAD = struct.Struct("=QQQQQ")  # count, reported, window_start_ns, first_ns, last_ns
+FLOW_KEY_CGROUP = struct.Struct("=24xQ16x")  # cgroup_id
 FLOW_RECORD_HEAD = struct.Struct("=IIQ")  # type, reserved, count
 RECORD_FLOW = 1
+QUOTA = struct.Struct("=Q")  # both key and value: a cgroup id, how many flows it has
 
 CACHED_BYTES = 48  # struct cgn_cached of bpf/maps.bpf.h, which only the programs read
 CACHE_ENTRIES = 1024  # a CPU

@@ -53,6 +53,7 @@ def specs(capacity: Capacity) -> tuple[MapSpec, ...]:
         MapSpec("images", kind.ARRAY_OF_MAPS, 4, 4, layout.SLOTS, table_bytes=layout.BLOCK_BYTES),
         MapSpec("counters", kind.ARRAY_OF_MAPS, 4, 4, layout.SLOTS, table_bytes=layout.CELL_BYTES),
         MapSpec("flows", kind.HASH, layout.FLOW_KEY_BYTES, layout.FLOW_VALUE_BYTES, capacity.flows, resizable=True),
+        MapSpec("quotas", kind.HASH, layout.QUOTA.size, layout.QUOTA.size, 8192),
         MapSpec("stats", kind.PERCPU_ARRAY, 4, 8, layout.STAT_COUNT),
         MapSpec("events", kind.RINGBUF, 0, 0, capacity.events_bytes, resizable=True),
         MapSpec("cache", kind.PERCPU_ARRAY, 4, layout.CACHED_BYTES, layout.CACHE_ENTRIES),

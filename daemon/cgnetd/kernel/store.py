@@ -7,6 +7,7 @@ Every step is idempotent or refused. OSError never comes out of here: KernelErro
 from __future__ import annotations
 
 import errno
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -211,15 +212,29 @@ class Store:
 
         Flows with later calls stay: the programs report them. Each record is a struct cgn_flow_record.
         """
-        records = []
+        records, left = [], Counter[bytes]()
         with _failing("read flows"):
             flows = self.maps["flows"]
-            idle = [key for key, value in lookup_all(flows) if _last_ns(value) < idle_before_ns]
+            idle = []
+            for key, value in lookup_all(flows):
+                if _last_ns(value) < idle_before_ns:
+                    idle.append(key)
+                else:
+                    left[_quota_key(key)] += 1
             for key in idle:
-                value = flows.lookup_and_delete(key)
-                if value is not None:
-                    records.append((key, value))
+                if (taken := flows.lookup_and_delete(key)) is not None:
+                    records.append((key, taken))
+            self._set_quotas(left)
         return [record for record in (_flow_record(key, value) for key, value in records) if record]
+
+    def _set_quotas(self, left: Mapping[bytes, int]) -> None:
+        """Tell the programs how many flows each cgroup has left. Those that they make while this goes on are counted
+        the next time: until then a cgroup may have some more than its share."""
+        quotas = self.maps["quotas"]
+        told = dict(lookup_all(quotas))
+        delete_many(quotas, [key for key in told if key not in left])
+        wanted = {key: layout.QUOTA.pack(count) for key, count in left.items()}
+        update_many(quotas, {key: value for key, value in wanted.items() if told.get(key, value) != value})
 
     # -- pins ---------------------------------------------------------------------------------------------------
 
@@ -279,6 +294,10 @@ def _slot(slot: int) -> int:
 
 def _last_ns(value: bytes) -> int:
     return int(layout.FLOW_VALUE_HEAD.unpack_from(value)[4])
+
+
+def _quota_key(key: bytes) -> bytes:
+    return layout.QUOTA.pack(*layout.FLOW_KEY_CGROUP.unpack(key))
 
 
 def _flow_record(key: bytes, value: bytes) -> bytes | None:
