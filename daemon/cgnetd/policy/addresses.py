@@ -23,14 +23,18 @@ class Addresses:
         self, words: Mapping[str, AddressRanges], sets: Mapping[str, AddressRanges], services: Mapping[str, Service]
     ) -> None:
         self._words = words
-        self._sets = sets
+        self.sets = sets
         self._services = {name: _virtual(service) for name, service in services.items()}
         self._known: dict[tuple[tuple[str, ...], tuple[str, ...]], AddressRanges | None] = {}
-        self._ranges = 0
+        self.ranges = 0  # that lists of several words made, all together
 
     def know(self, words: Iterable[str]) -> bool:
         """Whether all words have addresses: sets and services that are wrong have none."""
         return all(self._word(word) is not None for word in words)
+
+    def count(self, ranges: int) -> None:
+        """Mind so many ranges of rules that were not built here."""
+        self.ranges += ranges
 
     def of(self, to: Sequence[str], holes: Sequence[str]) -> AddressRanges | None:
         """`to` (empty: any) less `holes`, words that are known; None is every address. Raises TooManyRangesError."""
@@ -46,8 +50,8 @@ class Addresses:
         if holes:
             found = difference(found, self._union(holes))
         if len(to) != 1 or holes:
-            self._ranges += size(found)
-        if self._ranges > _MAX_RANGES:
+            self.count(size(found))
+        if self.ranges > _MAX_RANGES:
             raise TooManyRangesError(f"the addresses of all rules make more than {_MAX_RANGES} ranges")
         return None if found == EVERYTHING else found
 
@@ -56,7 +60,7 @@ class Addresses:
 
     def _word(self, word: str) -> AddressRanges | None:
         if word.startswith(SET):
-            return self._sets.get(word.removeprefix(SET))
+            return self.sets.get(word.removeprefix(SET))
         if word.startswith(SERVICE):
             return self._services.get(word.removeprefix(SERVICE))
         return self._words.get(word)

@@ -7,7 +7,7 @@ nothing for ten thousand rules. Must not know of files or text.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, MutableMapping, Sequence
 from itertools import groupby
 
 from ..errors import Problem
@@ -17,15 +17,23 @@ from .shadowing import Earlier
 from .types import Action, AddressRanges, Policy, PolicySet, Rule, Section, Where
 
 
-def doubts(policy_set: PolicySet, used: Collection[str]) -> list[Problem]:
+def doubts(
+    policy_set: PolicySet, used: Collection[str], known: MutableMapping[int, tuple[Policy, tuple[Problem, ...]]]
+) -> list[Problem]:
     """Warnings about a policy set that is otherwise right, sorted. `used` are the words `set:NAME` and `service:NAME`
-    of all rules."""
+    of all rules. `known`: what was found about policies, by their identities; those that are not there are added,
+    but for policies that rewrite, about which other policies say something too."""
     found: list[Problem] = []
     detours = Detours(policy_set.policies)
     for policy in policy_set.policies:
-        found += _about_policy(policy)
-        for rules in (policy.egress, policy.bind, policy.socket):
-            found += _about_rules(policy, rules, detours)
+        if id(policy) in known:
+            found += known[id(policy)][1]
+            continue
+        sections = (policy.egress, policy.bind, policy.socket)
+        own = (*_about_policy(policy), *(doubt for rules in sections for doubt in _about_rules(policy, rules, detours)))
+        found += own
+        if not any(rule.action.rewrites for rules in sections for rule in rules):
+            known[id(policy)] = (policy, own)
     for address_set in policy_set.sets:
         if f"set:{address_set.name}" not in used:
             found.append(_doubt(address_set.where, "metadata.name", f'set "{address_set.name}" is used by no rule'))

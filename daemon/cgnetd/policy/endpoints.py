@@ -7,6 +7,7 @@ Must not know of rules or services.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from socket import AF_INET, AF_INET6, inet_ntop
 
 from .ranges import within
@@ -74,7 +75,7 @@ def scoped(family: int, address: int) -> str:
     return ""
 
 
-def _ranges(family: int, word: str) -> tuple[tuple[int, int], ...]:
+def _ranges(family: int, word: str) -> Sequence[tuple[int, int]]:
     return WORDS[word].v4 if family == 4 else WORDS[word].v6
 
 

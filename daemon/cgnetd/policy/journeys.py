@@ -102,5 +102,5 @@ def _addresses(rule: Rule, family: int, denying: Sequence[Rule]) -> tuple[int, .
     return tuple(dict.fromkeys(found))
 
 
-def _of_family(addresses: AddressRanges, family: int) -> tuple[tuple[int, int], ...]:
+def _of_family(addresses: AddressRanges, family: int) -> Sequence[tuple[int, int]]:
     return addresses.v4 if family == 4 else addresses.v6

@@ -7,9 +7,11 @@ Never raises for bad input. Must not know where texts come from: set files and u
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -22,14 +24,14 @@ from .complaints import problems_of
 from .compose import compose
 from .document import Document
 from .doubts import doubts
-from .fields import SERVICE, SET, Context, is_absolute_path
+from .fields import SERVICE, SET, Context
+from .known import Known, KnownFile
+from .load_sets import SetReader
 from .models import KINDS, AddressSetDocument, PolicyDocument
-from .ranges import union
 from .scalars import describe, shown
 from .service_models import ServiceDocument
-from .set_file import parse_set_file
 from .suggest import did_you_mean
-from .types import AddressRanges, AddressSet, Policy, PolicySet, Section, Service, Where
+from .types import AddressSet, Policy, PolicySet, Section, Service
 
 _Model = TypeVar("_Model", PolicyDocument, AddressSetDocument, ServiceDocument)
 
@@ -53,15 +55,28 @@ class ParseResult:
 
 
 def parse(
-    sources: Sequence[Source], *, read_set: Callable[[str], bytes], find_user: Callable[[str], int]
+    sources: Sequence[Source],
+    *,
+    read_set: Callable[[str], bytes],
+    find_user: Callable[[str], int],
+    known: Known | None = None,
+    unchanged: Mapping[str, bytes] | None = None,
 ) -> ParseResult:
     """The policy set of all sources together, or all that is wrong with them, sorted by place.
 
     `read_set(path)` gives the bytes of a set file and raises OSError; `find_user(name)` a UID and raises KeyError. Both
-    are called once for each path or name.
+    are called at most once for each path or name.
+
+    `known`: what earlier calls found, so that policies of files that did not change are the same objects as before; it
+    is brought up to date unless there are problems. `unchanged`: digests of set files that are as they were,
+    by path: they are not read if they are known.
     """
     with _collector_at_rest():
-        return _Load(read_set, find_user).run(sources)
+        load = _Load(read_set, find_user, known or Known(), unchanged or {})
+        try:
+            return load.run(sources)
+        except _DuplicateOfKnownError:  # to be told with both places, which only the documents know
+            return _Load(read_set, find_user, Known(), {}).run(sources)
 
 
 @contextmanager
@@ -77,31 +92,55 @@ def _collector_at_rest() -> Iterator[None]:
             gc.enable()
 
 
+class _DuplicateOfKnownError(Exception):
+    """A policy has the name of one in a file that was not read again."""
+
+
 class _Load:
     """One run of `parse`: what was found so far."""
 
-    def __init__(self, read_set: Callable[[str], bytes], find_user: Callable[[str], int]) -> None:
-        self._read_set = read_set
-        self._find_user = find_user
+    def __init__(
+        self,
+        read_set: Callable[[str], bytes],
+        find_user: Callable[[str], int],
+        known: Known,
+        unchanged: Mapping[str, bytes],
+    ) -> None:
+        self._find_user = cache(find_user)
+        self._known = known
+        self._sets = SetReader(read_set, unchanged, known)
         self._problems: list[Problem] = []
-        self._set_files: dict[str, AddressRanges] = {}  # by path, as far as they could be read
+        self._documents: dict[str, list[Document]] = {kind: [] for kind in KINDS}
+        self._mixed: set[str] = set()  # paths of files that hold other things than policies
+        self._used: set[str] = set()  # references to sets and services
 
     def run(self, sources: Sequence[Source]) -> ParseResult:
-        documents: dict[str, list[Document]] = {kind: [] for kind in KINDS}
+        kept = {source.path: found for source in sources if (found := self._known.file(source.path, source.data))}
+        self._compose(source for source in sources if source.path not in kept)
+        names = {kind: self._names(kind, self._documents[kind]) for kind in ("AddressSet", "Service")}
+        context = Context(names["AddressSet"], names["Service"], self._find_user)
+        sets = self._address_sets(context)
+        services = self._services(self._documents["Service"], context)
+        addresses = Addresses(context.words, {found.name: found.ranges for found in sets}, services)
+        stale = {path for path, found in kept.items() if not found.holds(addresses.sets, services, self._find_user)}
+        kept = {path: found for path, found in kept.items() if path not in stale}
+        self._compose(source for source in sources if source.path in stale)
+        self._check_policy_names(kept.values())
+        policies = [*self._keep(kept.values(), addresses), *self._policies(sources, context, addresses, services)]
+        self._problems += self._sets.problems
+        return self._result(sources, policies, sets, services)
+
+    def _compose(self, sources: Iterable[Source]) -> None:
+        """Read the documents of these files."""
         for source in sources:
             found, problems = compose(source.path, source.data)
             self._problems += problems
-            for document in found:
-                kind = self._kind(document)
+            kinds = [self._kind(document) for document in found]
+            for kind, document in zip(kinds, found, strict=True):
                 if kind is not None:
-                    documents[kind].append(document)
-        names = {kind: self._names(kind, found) for kind, found in documents.items()}
-        context = Context(names["AddressSet"], names["Service"], self._find_user)
-        sets = [read for document in documents["AddressSet"] if (read := self._address_set(document, context))]
-        services = self._services(documents["Service"], context)
-        addresses = Addresses(context.words, {found.name: found.ranges for found in sets}, services)
-        policies, used = self._policies(documents["Policy"], context, addresses, services)
-        return self._result(sources, policies, sets, services, used)
+                    self._documents[kind].append(document)
+            if problems or set(kinds) != {"Policy"}:
+                self._mixed.add(source.path)
 
     def _kind(self, document: Document) -> str | None:
         """The kind of a document that can be looked into."""
@@ -134,35 +173,15 @@ class _Load:
             first.setdefault(name, document)
         return first
 
-    def _address_set(self, document: Document, context: Context) -> AddressSet | None:
-        files = self._files(document)
-        read = self._validated(document, AddressSetDocument, context)
-        if read is None:
-            return None
-        ranges = union([context.words[word] for word in read.spec.addresses] + files)
-        return AddressSet(read.metadata.name, ranges, Where(document.file, *document.place(())), tuple(read.spec.files))
-
-    def _files(self, document: Document) -> list[AddressRanges]:
-        """The contents of a set's files, read also if the document is wrong elsewhere, so that all errors are told."""
-        paths = _mapping(_mapping(document.data).get("spec")).get("files")
-        found: list[AddressRanges] = []
-        for index, path in enumerate(paths if isinstance(paths, list) else ()):
-            if not isinstance(path, str) or not is_absolute_path(path):
-                continue
-            if path not in self._set_files:
-                self._set_files[path] = self._set_file(path, document, index)
-            found.append(self._set_files[path])
+    def _address_sets(self, context: Context) -> list[AddressSet]:
+        """The sets of all documents that are right."""
+        found: list[AddressSet] = []
+        for document in self._documents["AddressSet"]:
+            files = self._sets.read_files(document)
+            read = self._validated(document, AddressSetDocument, context)
+            if read is not None:
+                found.append(self._sets.build(document, read, files, context.words))
         return found
-
-    def _set_file(self, path: str, document: Document, index: int) -> AddressRanges:
-        try:
-            ranges, problems = parse_set_file(path, self._read_set(path))
-        except OSError as error:
-            message = f"cannot read {path}: {error.strerror or error}"
-            self._problems.append(document.problem(("spec", "files", index), message))
-            return AddressRanges()
-        self._problems += problems
-        return ranges
 
     def _services(self, documents: list[Document], context: Context) -> dict[str, Service]:
         """The services of all documents that are right, by name."""
@@ -171,27 +190,61 @@ class _Load:
         self._problems += loops(read, services)
         return services
 
-    def _policies(
-        self, documents: list[Document], context: Context, addresses: Addresses, services: dict[str, Service]
-    ) -> tuple[list[Policy], set[str]]:
-        """The policies of all documents that are right, and the references to sets and services that they hold."""
+    def _check_policy_names(self, kept: Collection[KnownFile]) -> None:
+        """Tell duplicate names. Raises _DuplicateOfKnownError."""
+        fresh = self._names("Policy", self._documents["Policy"])
+        names = [policy.name for found in kept for policy in found.policies]
+        if len({*names, *fresh}) < len(names) + len(fresh):
+            raise _DuplicateOfKnownError
+
+    def _keep(self, kept: Collection[KnownFile], addresses: Addresses) -> list[Policy]:
+        """The policies of files that are as they were."""
         policies: list[Policy] = []
-        used: set[str] = set()
-        for document in documents:
-            self._check_rule_names(document)
-            read = self._validated(document, PolicyDocument, context)
-            references = set(_references(read)) if read else set()
-            if read is None or not addresses.know(references):
-                continue
-            used |= references
-            try:
-                policy, problems = build_policy(document, read, addresses, services)
-            except TooManyRangesError as error:
-                self._problems.append(document.problem(("spec",), str(error)))
-                continue
-            policies.append(policy)
-            self._problems += problems
-        return policies, used
+        for found in kept:
+            policies += found.policies
+            self._used |= found.references
+            addresses.count(found.ranges)
+        return policies
+
+    def _policies(
+        self, sources: Sequence[Source], context: Context, addresses: Addresses, services: dict[str, Service]
+    ) -> Iterator[Policy]:
+        """The policies of all documents that are right. Files in which everything is right are remembered."""
+        data = {source.path: source.data for source in sources}
+        for path, group in groupby(self._documents["Policy"], key=lambda document: document.file):
+            documents, problems, ranges = list(group), len(self._problems), addresses.ranges
+            context.users = {}  # of this file alone
+            made = [made for document in documents if (made := self._policy(document, context, addresses, services))]
+            yield from (policy for policy, _ in made)
+            references = frozenset(word for _, words in made for word in words)
+            self._used |= references
+            if len(made) == len(documents) and len(self._problems) == problems and path not in self._mixed:
+                self._known.files[path] = KnownFile(
+                    data[path],
+                    tuple(policy for policy, _ in made),
+                    references,
+                    {name: addresses.sets[name] for name in _names(references, SET)},
+                    {name: services[name] for name in _names(references, SERVICE)},
+                    context.users,
+                    addresses.ranges - ranges,
+                )
+
+    def _policy(
+        self, document: Document, context: Context, addresses: Addresses, services: dict[str, Service]
+    ) -> tuple[Policy, set[str]] | None:
+        """The policy of a document, and its references to sets and services, all of which are right."""
+        self._check_rule_names(document)
+        read = self._validated(document, PolicyDocument, context)
+        references = set(_references(read)) if read else set()
+        if read is None or not addresses.know(references):
+            return None
+        try:
+            policy, problems = build_policy(document, read, addresses, services)
+        except TooManyRangesError as error:
+            self._problems.append(document.problem(("spec",), str(error)))
+            return None
+        self._problems += problems
+        return policy, references
 
     def _validated(self, document: Document, model: type[_Model], context: Context) -> _Model | None:
         try:
@@ -212,14 +265,9 @@ class _Load:
                     self._problems.append(document.problem(("spec", section.value, index, "name"), message))
 
     def _result(
-        self,
-        sources: Sequence[Source],
-        policies: list[Policy],
-        sets: list[AddressSet],
-        services: dict[str, Service],
-        used: set[str],
+        self, sources: Sequence[Source], policies: list[Policy], sets: list[AddressSet], services: dict[str, Service]
     ) -> ParseResult:
-        set_files = tuple(sorted(self._set_files))
+        set_files = tuple(sorted(self._sets.files))
         if self._problems:
             return ParseResult(None, tuple(sorted(set(self._problems))), (), set_files)
         policy_set = PolicySet(
@@ -228,11 +276,23 @@ class _Load:
             files=(*(source.path for source in sources), *set_files),
             services=tuple(services[name] for name in sorted(services)),
         )
-        return ParseResult(policy_set, (), tuple(doubts(policy_set, used)), set_files)
+        warnings = tuple(doubts(policy_set, self._used, self._known.doubts))
+        self._known.retain(
+            files={source.path for source in sources},
+            set_files=set(set_files),
+            sets={found.name for found in sets},
+            policies=policies,
+        )
+        return ParseResult(policy_set, (), warnings, set_files)
 
 
 def _mapping(value: object) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
+
+
+def _names(references: Iterable[str], prefix: str) -> set[str]:
+    """The names behind the words that begin with `prefix`."""
+    return {word.removeprefix(prefix) for word in references if word.startswith(prefix)}
 
 
 def _references(policy: PolicyDocument) -> Iterator[str]:

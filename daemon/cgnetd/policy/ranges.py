@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
+from .packed import packed
 from .types import AddressRanges, Range
 
 V4_LAST = (1 << 32) - 1
@@ -39,6 +40,7 @@ def merged(ranges: Iterable[Range]) -> tuple[Range, ...]:
 def subtracted(ranges: Sequence[Range], holes: Sequence[Range]) -> tuple[Range, ...]:
     """`ranges` without the numbers in `holes`; both merged, so is the result."""
     result: list[Range] = []
+    holes = tuple(holes)  # packed ones are slow to be asked one by one
     at = 0
     for item in ranges:
         first, last = item
@@ -61,11 +63,11 @@ def union(parts: Sequence[AddressRanges]) -> AddressRanges:
         return parts[0]
     v4 = merged(item for part in parts for item in part.v4)
     v6 = merged(item for part in parts for item in part.v6)
-    return AddressRanges(v4, v6)
+    return AddressRanges(packed(v4), packed(v6))
 
 
 def difference(base: AddressRanges, holes: AddressRanges) -> AddressRanges:
-    return AddressRanges(subtracted(base.v4, holes.v4), subtracted(base.v6, holes.v6))
+    return AddressRanges(packed(subtracted(base.v4, holes.v4)), packed(subtracted(base.v6, holes.v6)))
 
 
 def size(ranges: AddressRanges) -> int:

@@ -7,6 +7,7 @@ Takes the bytes of a file. Must not know where files are or which set names them
 from __future__ import annotations
 
 from ..errors import Problem
+from .packed import packed
 from .ranges import merged
 from .scalars import shown
 from .types import AddressRanges, Range
@@ -37,7 +38,7 @@ def parse_set_file(path: str, data: bytes) -> tuple[AddressRanges, list[Problem]
         (v4 if family == 4 else v6).append(found)
     if bad > _MAX_PROBLEMS:
         problems.append(Problem(path, problems[-1].line + 1, 1, "", f"and {bad - _MAX_PROBLEMS} more lines are wrong"))
-    return AddressRanges(merged(v4), merged(v6)), problems
+    return AddressRanges(packed(merged(v4)), packed(merged(v6))), problems
 
 
 def _explained(word: str, error: AddressError) -> str:

@@ -7,6 +7,7 @@ Pure. Must not know of YAML, files, bytes in the kernel or clocks.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -89,8 +90,8 @@ class AddressRanges:
     first test for equality.
     """
 
-    v4: tuple[Range, ...] = ()
-    v6: tuple[Range, ...] = ()
+    v4: Sequence[Range] = ()  # a tuple, or packed
+    v6: Sequence[Range] = ()
 
 
 @dataclass(frozen=True, slots=True)
