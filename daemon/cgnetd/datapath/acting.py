@@ -13,7 +13,7 @@ from cgnetd.datapath import abi
 from cgnetd.datapath.effects import Effects, Numbers
 from cgnetd.datapath.live import Live
 from cgnetd.datapath.record import address_text
-from cgnetd.datapath.refs import RuleRef
+from cgnetd.datapath.refs import RuleRefs
 from cgnetd.datapath.rules import rules_of
 from cgnetd.datapath.services import service_cells, service_refs
 from cgnetd.policy.types import Policy, Rule, Service
@@ -22,9 +22,8 @@ from cgnetd.policy.types import Policy, Rule, Service
 class Acting:
     """What rules do to calls, of one image. `refs`: of all rules by id, the built-in ones first."""
 
-    def __init__(self, policies: Sequence[Policy], refs: Sequence[RuleRef], services: Sequence[Service]) -> None:
-        acting = [ref.rule_id for ref in refs if ref.to]
-        rules = _by_id(policies, acting)
+    def __init__(self, policies: Sequence[Policy], refs: RuleRefs, services: Sequence[Service]) -> None:
+        rules = _by_id(policies, refs.acting())
         self.live = _live(rules.values(), services)
         self._services = services
         self._rule_count = len(refs)

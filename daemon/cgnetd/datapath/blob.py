@@ -171,7 +171,7 @@ def _sweep(family: Family, rows: Rows, budget: Budget) -> Pieces:
     return sweep(family, groups, rows.always(), rows.add, budget)
 
 
-def _ranges(family: Family, addresses: AddressRanges | None) -> tuple[Range, ...]:
+def _ranges(family: Family, addresses: AddressRanges | None) -> Sequence[Range]:
     """The ranges that cut the line; none for a group that is everywhere."""
     if addresses is None:
         return ()

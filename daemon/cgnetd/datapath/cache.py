@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What was compiled for the last policy sets, so that what has not changed is not compiled again.
 
-Policies are known by a digest of what their rules match: keeping them would keep an object for every rule and prefix of
-a set in memory. Must not know how anything is compiled.
+Policies are known by identity, and by a digest of what their rules match. Must not know how anything is compiled.
 """
 
 from __future__ import annotations
@@ -11,8 +10,13 @@ import hashlib
 import marshal
 from array import array
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple
 
 from cgnetd.datapath.blob import PolicyBlob
+from cgnetd.datapath.needs import policy_needs
+from cgnetd.datapath.refs import RuleBlock
+from cgnetd.datapath.rules import policy_refs, rule_word
+from cgnetd.policy.packed import PackedRanges
 from cgnetd.policy.types import AddressRanges, Policy, Range, Rule, Subject, Tier
 
 Subjects = tuple[tuple[Subject, Tier], ...]
@@ -22,21 +26,37 @@ _PLAIN = 2  # version of marshal's format in which equal values have equal bytes
 _RANGES_AT_ONCE = 1 << 16
 
 
+class PolicyPart(NamedTuple):
+    """`words`: lower halves of the rules' cells; `needs`: words of rules.NEEDS."""
+
+    blob: PolicyBlob
+    rules: RuleBlock
+    words: tuple[int, ...]
+    needs: frozenset[str]
+
+
 class BlobCache:
-    """Blobs by policy, and the last automaton by subjects. Not thread-safe. Holds what the last `retain` named."""
+    """What was made of each policy, and the last automaton by subjects. Not thread-safe. Holds what the last `retain`
+    named."""
 
     def __init__(self) -> None:
-        self._blobs: dict[str, tuple[bytes, PolicyBlob]] = {}
+        self._parts: dict[str, tuple[Policy, bytes, PolicyPart]] = {}
         self._automaton: tuple[Subjects, tuple[array[int], int]] | None = None
         self._addresses = _AddressDigests()
 
-    def blob(self, policy: Policy, build: Callable[[Policy], PolicyBlob]) -> PolicyBlob:
-        """The blob of a policy whose rules match as these do; built and kept if there is none."""
+    def part(self, policy: Policy, build: Callable[[Policy], PolicyBlob]) -> PolicyPart:
+        """What the policy brings into an image: as before if it is the same object; with the blob of before if its
+        rules match as they did; else built, and kept."""
+        known = self._parts.get(policy.name)
+        if known is not None and known[0] is policy:
+            return known[2]
         digest = _digest(policy, self._addresses)
-        known = self._blobs.get(policy.name)
-        blob = known[1] if known is not None and known[0] == digest else build(policy)
-        self._blobs[policy.name] = (digest, blob)
-        return blob
+        blob = known[2].blob if known is not None and known[1] == digest else build(policy)
+        refs = RuleBlock(policy_refs(policy))
+        words = tuple(rule_word(refs.ref(number, 0)) for number in range(len(refs)))
+        part = PolicyPart(blob, refs, words, policy_needs(policy))
+        self._parts[policy.name] = (policy, digest, part)
+        return part
 
     def automaton(self, subjects: Subjects, build: Callable[[], tuple[array[int], int]]) -> tuple[array[int], int]:
         """The automaton's cells and state count for these subjects and tiers in this order."""
@@ -47,8 +67,8 @@ class BlobCache:
     def retain(self, policies: Collection[Policy]) -> None:
         """Forget every policy that is not among these, and all addresses."""
         names = {policy.name for policy in policies}
-        for name in self._blobs.keys() - names:
-            del self._blobs[name]
+        for name in self._parts.keys() - names:
+            del self._parts[name]
         self._addresses = _AddressDigests()
 
 
@@ -71,6 +91,10 @@ def _ranges_digest(*families: Sequence[Range]) -> bytes:
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for ranges in families:
         digest.update(len(ranges).to_bytes(8, "little"))
+        if isinstance(ranges, PackedRanges):
+            for part in ranges.parts():
+                digest.update(part)
+            continue
         for start in range(0, len(ranges), _RANGES_AT_ONCE):
             digest.update(marshal.dumps(tuple(ranges[start : start + _RANGES_AT_ONCE]), _PLAIN))
     return digest.digest()

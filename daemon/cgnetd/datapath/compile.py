@@ -11,6 +11,7 @@ import hashlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from cgnetd.datapath import abi
 from cgnetd.datapath.acting import Acting
@@ -20,8 +21,8 @@ from cgnetd.datapath.budget import DEFAULT_LIMIT_CELLS, too_large
 from cgnetd.datapath.cache import BlobCache
 from cgnetd.datapath.live import Live
 from cgnetd.datapath.needs import needs_of
-from cgnetd.datapath.refs import RuleRef, RuleRefs
-from cgnetd.datapath.rules import ACTIONS, RuleIndex, built_in_refs, policy_ref, policy_refs, rule_cell
+from cgnetd.datapath.refs import RuleBlock, RuleRefs
+from cgnetd.datapath.rules import ACTIONS, RuleIndex, built_in_refs, policy_ref, rule_word
 from cgnetd.policy.types import Action, Policy, PolicySet
 
 MAX_POLICIES = 0xFFFF  # a label holds policy ids of 16 bits
@@ -83,20 +84,24 @@ def compile_image(
     policies = policy_set.policies
     if len(policies) > MAX_POLICIES:
         raise too_large(policies[-1].where, f"compile policies: {len(policies)} are more than {MAX_POLICIES}")
-    blobs = [cache.blob(policy, lambda p: compile_policy(p, limit_cells)) for policy in policies]
+    parts = [cache.part(policy, lambda p: compile_policy(p, limit_cells)) for policy in policies]
+    blobs = [part.blob for part in parts]
     base = abi.IMAGE_HEADER + len(policies) * abi.POLICY_CELLS
     subjects = tuple((policy.subject, policy.tier) for policy in policies)
     automaton, states = cache.automaton(subjects, lambda: build_automaton(policies, base))
     cache.retain(policies)
-    refs = _rule_refs(policies, default_action)
+    built_in = RuleBlock(built_in_refs(default_action))
+    refs = RuleRefs.of_blocks([built_in, *(part.rules for part in parts)])
     acting = Acting(policies, refs, policy_set.services)
-    cells = _begin(len(policies), automaton, refs)
+    cells = _begin(len(policies), automaton)
+    _add_rules(cells, [[rule_word(ref) for ref in built_in_refs(default_action)], *(part.words for part in parts)])
     acting.place(cells)
     _add_blobs(cells, policies, blobs, limit_cells)
     cells[abi.IMAGE_DEFAULT] = abi.cell(generation, ACTIONS[default_action.value])
     cells[abi.IMAGE_STATES] = abi.cell(base, states)
     names = tuple(policy_ref(i, policy) for i, policy in enumerate(policies))
-    index = RuleIndex(generation, "", RuleRefs(refs), names, acting.live, needs_of(policies, default_action))
+    needs = needs_of((part.needs for part in parts), default_action)
+    index = RuleIndex(generation, "", refs, names, acting.live, needs)
     digest = image_digest(cells, index)
     return Image(cells, replace(index, digest=digest), digest, _sizes(cells, blobs, states, len(refs), acting))
 
@@ -116,22 +121,21 @@ def image_digest(cells: array[int] | memoryview, index: RuleIndex) -> str:
     return sha.hexdigest()
 
 
-def _rule_refs(policies: Sequence[Policy], default_action: Action) -> list[RuleRef]:
-    refs = list(built_in_refs(default_action))
-    for policy in policies:
-        refs.extend(policy_refs(policy, len(refs)))
-    return refs
-
-
-def _begin(policies: int, automaton: array[int], refs: Sequence[RuleRef]) -> array[int]:
+def _begin(policies: int, automaton: array[int]) -> array[int]:
     """The cells up to the rules; room for the headers of the policies."""
     headers_end = abi.IMAGE_HEADER + policies * abi.POLICY_CELLS
     cells = array("Q", bytes(8 * headers_end)) + automaton
     cells[abi.IMAGE_MAGIC] = abi.cell(abi.MAGIC, abi.ABI_VERSION)
-    cells[abi.IMAGE_COUNTS] = abi.cell(policies, len(refs))
-    cells[abi.IMAGE_RULES] = abi.cell(0, len(cells))
-    cells.extend([rule_cell(ref) for ref in refs])
+    cells[abi.IMAGE_COUNTS] = abi.cell(policies, 0)
     return cells
+
+
+def _add_rules(cells: array[int], words: Sequence[Sequence[int]]) -> None:
+    """A cell for each rule, in the order of ids."""
+    at = len(cells)
+    cells.extend([abi.cell(rule_id, word) for rule_id, word in enumerate(chain.from_iterable(words))])
+    cells[abi.IMAGE_RULES] = abi.cell(0, at)
+    cells[abi.IMAGE_COUNTS] |= len(cells) - at
 
 
 def _add_blobs(cells: array[int], policies: Sequence[Policy], blobs: Sequence[PolicyBlob], limit_cells: int) -> None:

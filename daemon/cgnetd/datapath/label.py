@@ -6,11 +6,15 @@ Exactly what the kernel does for a new cgroup. Must not know where labels are ke
 
 from __future__ import annotations
 
+import struct
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cgnetd.datapath import abi
 from cgnetd.datapath.reader import CellReader
+
+_GENERATION = struct.Struct("=I")  # what struct cgn_label begins with
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,20 @@ def _insert(reader: CellReader, chain: Sequence[int], arriving: Sequence[int]) -
         else:
             inserted += [*new, *(policy for policy in old if policy not in new)]
     return tuple(inserted)
+
+
+def label_basis(cells: array[int]) -> bytes:
+    """What the labels of an image are derived from: images with equal ones give equal labels."""
+    policies, rules_at = abi.hi(cells[abi.IMAGE_COUNTS]), abi.lo(cells[abi.IMAGE_RULES])
+    states_at = abi.hi(cells[abi.IMAGE_STATES])
+    flags = cells[abi.IMAGE_HEADER + abi.POLICY_FLAGS : states_at : abi.POLICY_CELLS][:policies]
+    tiers = bytes([abi.lo(cell) for cell in flags])
+    return tiers + cells[states_at:rules_at].tobytes()
+
+
+def relabelled(packed: bytes, generation: int) -> bytes:
+    """A packed label under another generation."""
+    return _GENERATION.pack(generation) + packed[_GENERATION.size :]
 
 
 def pack_label(label: Label, generation: int) -> bytes:

@@ -6,20 +6,25 @@ Must not know the names of hooks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from cgnetd.datapath.rules import has_bind, has_egress, has_socket, has_unix, tunes_tcp
 from cgnetd.policy.types import Action, Policy, Protocol, Redirect, Rule
 
 
-def needs_of(policies: Sequence[Policy], default_action: Action) -> frozenset[str]:
-    """Nothing without policies. Where what nobody decided is denied, calls to addresses and binds are judged."""
-    if not policies:
+def needs_of(policies: Iterable[frozenset[str]], default_action: Action) -> frozenset[str]:
+    """Of a set, given what each policy asks for. Nothing without policies. Where what nobody decided is denied, calls
+    to addresses and binds are judged."""
+    asked = list(policies)
+    if not asked:
         return frozenset()
-    found = {"egress", "bind"} if default_action is Action.DENY else set()
-    for policy in policies:
-        found.update(_of_policy(policy))
-    return frozenset(found)
+    found = frozenset({"egress", "bind"}) if default_action is Action.DENY else frozenset()
+    return found.union(*asked)
+
+
+def policy_needs(policy: Policy) -> frozenset[str]:
+    """Of one policy."""
+    return frozenset(_of_policy(policy))
 
 
 def _of_policy(policy: Policy) -> Iterator[str]:

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 from cgnetd.datapath import abi
 from cgnetd.datapath.live import Live, live_from
-from cgnetd.datapath.refs import RuleRef, RuleRefs
+from cgnetd.datapath.refs import RuleBlock, RuleRef, RuleRefs
 from cgnetd.datapath.words import leads_to
 from cgnetd.policy.types import Action, Policy, Rule, Section, TcpSettings
 
+_BLOCKS_END = b"\n"
 EPERM = 1  # errno of every deny that no rule words
 
 BUILT_IN = ("default_action", "unlabelled", "corrupt", "overflow")  # names of the rule ids below abi.RULE_FIRST
@@ -67,19 +68,21 @@ class RuleIndex:
         return replace(self, generation=generation)
 
     def to_bytes(self) -> bytes:
-        """JSON without padding; equal indexes give equal bytes."""
-        document = [self.generation, self.digest, list(self.refs), self.policies, self.live, sorted(self.needs)]
-        return json.dumps(document, separators=(",", ":")).encode("ascii")
+        """Two lines of JSON without padding, the rules and the rest; equal indexes of equal blocks give equal bytes."""
+        document = [self.generation, self.digest, self.policies, self.live, sorted(self.needs)]
+        blocks = b",".join(map(_encoded, self.refs.blocks))
+        return b"[" + blocks + b"]" + _BLOCKS_END + _json(document)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> RuleIndex:
         """The index that `to_bytes` wrote; NUL padding behind it is ignored. ValueError if it is not one."""
         try:
-            generation, digest, refs, policies, live, needs = json.loads(data.rstrip(b"\0"))
+            blocks, _, document = data.rstrip(b"\0").partition(_BLOCKS_END)
+            generation, digest, policies, live, needs = json.loads(document)
             return cls(
                 int(generation),
                 str(digest),
-                RuleRefs(map(_rule_ref, refs)),
+                RuleRefs.of_blocks([RuleBlock.from_columns(*block) for block in json.loads(blocks)]),
                 tuple(map(_policy_ref, policies)),
                 live_from(live),
                 frozenset(NEEDS[NEEDS.index(need)] for need in needs),
@@ -88,8 +91,14 @@ class RuleIndex:
             raise ValueError(f"read rule index: {error}") from error
 
 
-def _rule_ref(fields: list[object]) -> RuleRef:
-    return RuleRef(*fields)  # type: ignore[arg-type]
+def _encoded(block: RuleBlock) -> bytes:
+    if block.encoded is None:
+        block.encoded = _json(block.columns())
+    return block.encoded
+
+
+def _json(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode("ascii")
 
 
 def _policy_ref(fields: list[object]) -> PolicyRef:
@@ -127,10 +136,10 @@ def built_in_refs(default_action: Action) -> tuple[RuleRef, ...]:
     return (first, *(_built_in(i, Action.DENY.value, EPERM, True) for i in range(1, len(BUILT_IN))))
 
 
-def policy_refs(policy: Policy, first_id: int) -> Iterator[RuleRef]:
-    """The rules of one policy with consecutive ids, in the order of `rules_of`."""
-    tier, rule_id = policy.tier.name.lower(), first_id
-    for rule in rules_of(policy):
+def policy_refs(policy: Policy) -> Iterator[RuleRef]:
+    """The rules of one policy in the order of `rules_of`, with ids from 0."""
+    tier = policy.tier.name.lower()
+    for rule_id, rule in enumerate(rules_of(policy)):
         deny = rule.action is Action.DENY
         yield RuleRef(
             rule_id,
@@ -146,7 +155,6 @@ def policy_refs(policy: Policy, first_id: int) -> Iterator[RuleRef]:
             policy.audit,
             leads_to(rule),
         )
-        rule_id += 1
 
 
 def rules_of(policy: Policy) -> tuple[Rule, ...]:
@@ -184,10 +192,10 @@ def policy_ref(policy_id: int, policy: Policy) -> PolicyRef:
     )
 
 
-def rule_cell(ref: RuleRef) -> int:
-    """The cell that the programs read for a rule id. What leads somewhere, in words, has an effect."""
+def rule_word(ref: RuleRef) -> int:
+    """The lower half of the cell that programs read for a rule id. What leads somewhere, in words, has an effect."""
     flags = (abi.RULE_LOG if ref.log else 0) | (abi.RULE_EFFECT if ref.to else 0)
-    return abi.cell(ref.rule_id, ref.errno << 16 | flags << 8 | ACTIONS[ref.action])
+    return ref.errno << 16 | flags << 8 | ACTIONS[ref.action]
 
 
 ACTIONS = {
