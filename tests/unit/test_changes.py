@@ -48,7 +48,7 @@ def service(*backends: str) -> str:
 def side(text: str) -> Side:
     found = parse_good(text)
     index = compile_image(found, default_action=Action.ALLOW, generation=1).index
-    return Side(index, fingerprints(found, index))
+    return Side(index, fingerprints(found))
 
 
 def judge(text: str) -> Judge:

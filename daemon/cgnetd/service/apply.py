@@ -84,7 +84,7 @@ class Application:
         store.set_generation(step.slot, fresh.number)
         with store.slot(step.slot) as view:
             self.slots[step.slot] = replace(fresh, image_id=view.image_id)
-        self.session.labels.use(step.slot, fresh.number, fresh.reader)
+        self.session.labels.use(step.slot, fresh.number, fresh)
 
     def _link(self, steps: Sequence[Step]) -> None:
         self.session.links.attach([step.name for step in steps if isinstance(step, _LINK_STEPS)])

@@ -64,6 +64,6 @@ def _observed(settings: Settings, surroundings: Surroundings, image: Image) -> O
         differences = Differences()
         if running is not None and running.digest == image.digest:
             labelling = Labelling(surroundings.root, store)
-            labelling.use(active, running.number, running.reader)
+            labelling.use(active, running.number, running)
             differences = labelling.differences()
         return observe(store, links, slots, needed_hooks(image.index, surroundings.features), differences).state

@@ -70,6 +70,23 @@ def read_whole(path: str, largest_bytes: int = LARGEST_BYTES) -> FileContent:
         os.close(fd)  # gives the lease up
 
 
+def still_holds(content: FileContent) -> bool:
+    """Whether the file of which nothing seems to have changed holds what it held. Never raises.
+
+    Cheaper than reading it as a whole: what is equal to a consistent whole is one.
+    """
+    if stamp(content.path) != content.stamp:
+        return False
+    try:
+        fd = os.open(content.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            return os.read(fd, len(content.data) + 1) == content.data
+        finally:
+            os.close(fd)
+    except OSError:
+        return False
+
+
 def _hold_writers(fd: int) -> None:
     """Take a read lease: the kernel refuses it while a writer is there, and lets new writers wait until we are done.
 

@@ -7,10 +7,11 @@ Numbers are comparable within one process only. Must not know what is done with 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cgnetd.datapath.rules import RuleIndex
+from cgnetd.datapath import abi
+from cgnetd.datapath.rules import RuleIndex, default_rules
 from cgnetd.policy.types import AddressRanges, Policy, PolicySet, Redirect, Rule
 
 _MASK = 2**64 - 1
@@ -25,23 +26,35 @@ class Fingerprints:
     policies: array[int] = field(default_factory=lambda: array("Q"))
 
 
-def fingerprints(policy_set: PolicySet, index: RuleIndex) -> Fingerprints:
-    """Of a set and the index that was compiled from it."""
-    known = dict(_of_rules(policy_set))
-    rules = array("Q", [known.get((ref.policy, ref.section, ref.rule), 0) for ref in index.refs])
-    by_name = {policy.name: hash((policy.subject, policy.tcp)) & _MASK for policy in policy_set.policies}
-    return Fingerprints(rules, array("Q", [by_name.get(ref.name, 0) for ref in index.policies]))
+class KnownFingerprints:
+    """Those of the policies of the last set, so that policies that are the same objects are not gone through again."""
+
+    def __init__(self) -> None:
+        self._policies: dict[str, tuple[Policy, tuple[int, ...]]] = {}
+
+    def of(self, policy_set: PolicySet) -> Fingerprints:
+        """Of a set; ids as its index has them."""
+        ranges: dict[int, int] = {}  # rules share their address ranges, which can be long
+        known, self._policies = self._policies, {}
+        rules = array("Q", [0] * abi.RULE_FIRST)
+        for policy in policy_set.policies:
+            found = known.get(policy.name)
+            numbers = found[1] if found is not None and found[0] is policy else _of_rules(policy, ranges)
+            self._policies[policy.name] = (policy, numbers)
+            rules.extend(numbers)
+        policies = array("Q", [hash((policy.subject, policy.tcp)) & _MASK for policy in policy_set.policies])
+        return Fingerprints(rules, policies)
 
 
-def _of_rules(policy_set: PolicySet) -> Iterator[tuple[RuleKey, int]]:
-    ranges: dict[int, int] = {}  # rules share their address ranges, which can be long
-    for policy in policy_set.policies:
-        for rule in _rules(policy):
-            yield (policy.name, rule.section.value, rule.name), _of_rule(rule, ranges)
+def fingerprints(policy_set: PolicySet) -> Fingerprints:
+    """Of a set, by the ids that compiling gives its rules and policies."""
+    return KnownFingerprints().of(policy_set)
 
 
-def _rules(policy: Policy) -> tuple[Rule, ...]:
-    return (*policy.egress, *policy.bind, *policy.socket)
+def _of_rules(policy: Policy, ranges: dict[int, int]) -> tuple[int, ...]:
+    """In the order of ids; 0 for defaults."""
+    own = (*policy.egress, *policy.bind, *policy.socket)
+    return (*(_of_rule(rule, ranges) for rule in own), *(0 for _ in default_rules(policy)))
 
 
 def _of_rule(rule: Rule, ranges: dict[int, int]) -> int:

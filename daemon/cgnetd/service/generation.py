@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from cgnetd.datapath import abi
 from cgnetd.datapath.compile import Image, image_digest
 from cgnetd.datapath.interpret import ImageReader
+from cgnetd.datapath.label import label_basis
 from cgnetd.datapath.reader import CorruptImageError
 from cgnetd.datapath.rules import RuleIndex
 from cgnetd.kernel.slots import SlotView
@@ -32,6 +33,11 @@ class Generation:
     @property
     def digest(self) -> str:
         return self.index.digest
+
+    @property
+    def label_basis(self) -> bytes:
+        """Generations with equal ones give every cgroup the same label, but for the number."""
+        return label_basis(self.cells)
 
 
 def next_number(*taken: int) -> int:

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cgnetd.datapath.interpret import ImageReader
-from cgnetd.datapath.label import Label, child_label, pack_entry, pack_label, root_label, unpack_entry
+from cgnetd.datapath.label import Label, child_label, pack_entry, pack_label, relabelled, root_label, unpack_entry
 from cgnetd.errors import KernelError
 from cgnetd.kernel.cgroup import Cgroup, CgroupRoot
 from cgnetd.kernel.store import Store
+from cgnetd.service.generation import Generation
 
 _WALKS = 50
 
@@ -26,7 +27,9 @@ class SlotLabels:
 
     generation: int
     reader: ImageReader
+    basis: bytes
     by_id: dict[int, Label] = field(default_factory=dict)
+    packed: dict[int, bytes] = field(default_factory=dict)
 
     def derive(self, cgroup: Cgroup) -> None:
         """Derive the label of a cgroup whose parent's is known, as it is in a walk from the root."""
@@ -38,9 +41,22 @@ class SlotLabels:
         else:
             self.by_id[cgroup.id] = root_label(self.reader)
 
+    def entry(self, cgroup_id: int) -> bytes:
+        """The packed label of a cgroup that was derived."""
+        packed = self.packed.get(cgroup_id)
+        if packed is None:
+            packed = self.packed[cgroup_id] = pack_label(self.by_id[cgroup_id], self.generation)
+        return packed
+
+    def under(self, generation: int, reader: ImageReader) -> SlotLabels:
+        """The same labels of a generation with the same basis."""
+        packed = {cgroup_id: relabelled(label, generation) for cgroup_id, label in self.packed.items()}
+        return SlotLabels(generation, reader, self.basis, dict(self.by_id), packed)
+
     def forget_all_but(self, tree: Mapping[int, Cgroup]) -> None:
         for gone in self.by_id.keys() - tree.keys():
             del self.by_id[gone]
+            self.packed.pop(gone, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +88,12 @@ class Labelling:
         self._slots: list[SlotLabels | None] = [None, None]
         self.tree: dict[int, Cgroup] = {}
 
-    def use(self, slot: int, generation: int, reader: ImageReader) -> None:
-        """From now on a slot holds this generation."""
-        self._slots[slot] = SlotLabels(generation, reader)
+    def use(self, slot: int, number: int, generation: Generation) -> None:
+        """From now on a slot holds this generation, under this number. Labels that another slot's gives too are not
+        derived again."""
+        reader, basis = generation.reader, generation.label_basis
+        same = next((known for known in self._slots if known is not None and known.basis == basis), None)
+        self._slots[slot] = same.under(number, reader) if same else SlotLabels(number, reader, basis)
 
     def drop(self, slot: int) -> None:
         """From now on a slot is empty."""
@@ -92,11 +111,10 @@ class Labelling:
         so walk until a walk finds nothing new that the kernel has not labelled, none being made meanwhile with the
         parent's label of before. Raises KernelError if labels cannot be written, or are never right.
         """
-        self.tree = {}
-        written: set[int] = set()
+        written = self._label_known()
         for walk in range(_WALKS):
             entries = {cgroup_id: self._entry(cgroup_id) for cgroup_id in self._walk()}
-            if walk:
+            if walk or written:
                 entries = {i: entry for i, entry in entries.items() if not self._agree(self._store.label(i), entry)}
             if not entries:
                 self._forget(written - self.tree.keys())
@@ -107,6 +125,17 @@ class Labelling:
         raise KernelError(
             f"label cgroups below {self._root.path}: new ones keep coming faster than they can be labelled"
         )
+
+    def _label_known(self) -> set[int]:
+        """Label the cgroups of the last walk whose labels are known, without a walk; the tree is these from here on."""
+        known = [slot.by_id.keys() for slot in self._slots if slot is not None]
+        # Those that went since have no label any more, and must not get one: there may be many, and no room for them.
+        there = self._store.labels().keys() if self.tree and all(known) else frozenset[int]()
+        self.tree = {i: cgroup for i, cgroup in self.tree.items() if i in there and all(i in ids for ids in known)}
+        if self.tree:
+            self._write({cgroup_id: self._entry(cgroup_id) for cgroup_id in self.tree})
+            self._root.settle()
+        return set(self.tree)
 
     def differences(self) -> Differences:
         """Compare the kernel's labels with what they should be. Changes nothing."""
@@ -158,8 +187,7 @@ class Labelling:
 
     def _entry(self, cgroup_id: int) -> bytes:
         """The cgroup's struct cgn_entry."""
-        packed = [pack_label(slot.by_id[cgroup_id], slot.generation) if slot else None for slot in self._slots]
-        return pack_entry(packed)
+        return pack_entry([slot.entry(cgroup_id) if slot else None for slot in self._slots])
 
     def _agree(self, found: bytes | None, entry: bytes) -> bool:
         """Whether the labels of the slots in use are the same; what an unused one holds means nothing."""

@@ -8,7 +8,7 @@ name. Files are taken in the order of their names across the directories. Must n
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from cgnetd.errors import Problem
@@ -17,6 +17,7 @@ from cgnetd.service.files import BeingWritten, FileContent, TooLarge, read_whole
 # Of all policy files: a rule takes fifty times its text while it is read, and the daemon is deaf meanwhile.
 LARGEST_TOTAL_BYTES = 16 * 1024 * 1024
 SUFFIX = ".yaml"
+Keep = Callable[[str], FileContent | None]
 _MISTAKEN_SUFFIX = ".yml"
 _TOO_LARGE = (
     f"is too large: accepted are {LARGEST_TOTAL_BYTES} bytes in all policy files together; long lists of addresses go "
@@ -45,45 +46,50 @@ class Reading:
 
 def list_policies(directories: Sequence[str]) -> Listing:
     """Find the policy files of `directories`, the first being the strongest; one that is not there holds none."""
-    names: dict[str, str] = {}
+    names: dict[str, tuple[str, bool]] = {}  # by name: the path, and whether it is a link
     problems: list[Problem] = []
     warnings: list[Problem] = []
     for directory in directories:
         try:
-            found = sorted(os.listdir(directory))
+            with os.scandir(directory) as entries:
+                found = sorted((entry.name, entry.is_symlink()) for entry in entries)
         except FileNotFoundError:
             continue
         except OSError as error:
             problems.append(_whole(directory, f"directory cannot be read: {error.strerror}"))
             continue
-        for name in found:
+        for name, is_link in found:
             if name.startswith("."):
                 continue
             if name.endswith(SUFFIX):
-                names.setdefault(name, os.path.join(directory, name))
+                names.setdefault(name, (os.path.join(directory, name), is_link))
             elif name.endswith(_MISTAKEN_SUFFIX):
                 warnings.append(_whole(os.path.join(directory, name), f"ignored: policy files end in {SUFFIX}"))
-    paths = tuple(names[name] for name in sorted(names) if os.path.realpath(names[name]) != os.devnull)
+    found_paths = (names[name] for name in sorted(names))
+    paths = tuple(path for path, is_link in found_paths if not is_link or os.path.realpath(path) != os.devnull)
     return Listing(paths, tuple(problems), tuple(warnings))
 
 
-def read_policies(directories: Sequence[str]) -> Reading:
+def read_policies(directories: Sequence[str], keep: Keep = lambda _: None) -> Reading:
     """List and read. Never raises: what cannot be read is a problem."""
     listing = list_policies(directories)
-    reading = read_paths(listing.paths)
+    reading = read_paths(listing.paths, keep)
     problems = tuple(sorted((*listing.problems, *reading.problems)))
     return Reading(reading.files, problems, listing.warnings, reading.writing)
 
 
-def read_paths(paths: Iterable[str]) -> Reading:
-    """Read these files, in this order; empty ones are left out. Never raises."""
+def read_paths(paths: Iterable[str], keep: Keep = lambda _: None) -> Reading:
+    """Read these files, in this order; empty ones are left out. `keep`: the content of a file that need not be read,
+    None for one that must be. Never raises."""
     files: list[FileContent] = []
     problems: list[Problem] = []
     writing: list[str] = []
     left_bytes = LARGEST_TOTAL_BYTES
     for path in paths:
         try:
-            content = read_whole(path, left_bytes)
+            content = keep(path) or read_whole(path, left_bytes)
+            if len(content.data) > left_bytes:
+                raise TooLarge
         except BeingWritten as error:
             writing.append(path)
             problems.append(_whole(path, str(error)))

@@ -7,7 +7,6 @@ kernel.
 
 from __future__ import annotations
 
-import hashlib
 import pwd
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -16,10 +15,11 @@ from dataclasses import dataclass, field, replace
 from cgnetd.datapath.cache import BlobCache
 from cgnetd.datapath.compile import Image, compile_image
 from cgnetd.errors import PolicyError, Problem
+from cgnetd.policy.known import Known, digest_of
 from cgnetd.policy.load import ParseResult, Source, parse
 from cgnetd.policy.types import Action, PolicySet
-from cgnetd.service.files import BeingWritten, FileContent, Stamp, read_whole, stamp
-from cgnetd.service.fingerprint import Fingerprints, fingerprints
+from cgnetd.service.files import BeingWritten, FileContent, Stamp, read_whole, stamp, still_holds
+from cgnetd.service.fingerprint import Fingerprints, KnownFingerprints
 from cgnetd.service.policy_files import Reading, list_policies, read_policies
 from cgnetd.service.unit_files import alias_doubts
 
@@ -54,14 +54,30 @@ class _Inputs:
 
     stamps: dict[str, Stamp] = field(default_factory=dict)
     read_ns: int = 0
-    digest: bytes = b""
+    content: object = None  # equal where all that was read is
+    files: dict[str, FileContent] = field(default_factory=dict)  # policy files
+    digests: dict[str, bytes] = field(default_factory=dict)  # of set files
 
     def hold(self, paths: Iterable[str]) -> bool:
         """Whether these are the paths, and nothing about them changed."""
-        newest = max((s.mtime_ns for s in self.stamps.values()), default=0)
-        if newest > self.read_ns - _SETTLED_NS:
+        if not all(map(self._is_settled, self.stamps.values())):
             return False
         return {path: stamp(path) for path in paths} == self.stamps
+
+    def holds(self, path: str) -> bool:
+        """Whether nothing about this path changed."""
+        known = self.stamps.get(path)
+        return known is not None and known.inode != 0 and self._is_settled(known) and stamp(path) == known
+
+    def kept(self, path: str, *, closely: bool) -> FileContent | None:
+        """A policy file that is as it was. `closely`: what it holds is compared, whatever its stamp says."""
+        content = self.files.get(path)
+        if content is None or not (still_holds(content) if closely else self.holds(path)):
+            return None
+        return content
+
+    def _is_settled(self, known: Stamp) -> bool:
+        return known.mtime_ns <= self.read_ns - _SETTLED_NS
 
 
 class PolicySource:
@@ -84,6 +100,8 @@ class PolicySource:
         self._default_action = default_action
         self._limit_cells = limit_cells
         self._cache = BlobCache()
+        self._known = Known()
+        self._fingerprints = KnownFingerprints()
         self._inputs = _Inputs()
         self._users: dict[str, int | None] = {}
         self.asked = Asked()
@@ -96,16 +114,26 @@ class PolicySource:
         if not force and not self.asked.writing and self._inputs.stamps and self._inputs.hold(self._paths()):
             return self.asked
         read_ns = time.time_ns()
-        sets = _SetFiles()
-        reading = read_policies(self.directories)
-        for path in self.asked.set_files:
-            sets.preload(path)
-        digest = _digest(reading, sets)
+        before = self._inputs
+        reading = read_policies(self.directories, lambda path: before.kept(path, closely=force))
+        sets = self._set_files(force=force)
         moved = force and any(_uid(name) != uid for name, uid in self._users.items())
-        if moved or digest != self._inputs.digest or self.asked.writing:
+        if moved or _content(reading, sets) != before.content or self.asked.writing:
             self.asked = self._load(reading, sets)
-        self._inputs = _Inputs(self._stamps(reading, sets), read_ns, _digest(reading, sets))
+        files = {content.path: content for content in reading.files}
+        self._inputs = _Inputs(self._stamps(reading, sets), read_ns, _content(reading, sets), files, sets.digests)
         return self.asked
+
+    def _set_files(self, *, force: bool) -> _SetFiles:
+        """Those that are likely to be asked for, as far as they may have changed."""
+        sets = _SetFiles()
+        for path in self.asked.set_files:
+            digest = self._inputs.digests.get(path)
+            if digest is not None and not force and self._inputs.holds(path):
+                sets.keep(path, self._inputs.stamps[path], digest)
+            else:
+                sets.preload(path)
+        return sets
 
     def paths(self) -> tuple[str, ...]:
         """Every file that mattered at the last look."""
@@ -117,7 +145,7 @@ class PolicySource:
 
     def _stamps(self, reading: Reading, sets: _SetFiles) -> dict[str, Stamp]:
         """Stamps of what was read, from the reading itself: the file may be another one by now."""
-        read = {content.path: content.stamp for content in (*reading.files, *sets.contents.values())}
+        read = {content.path: content.stamp for content in reading.files} | sets.stamps
         return {path: read.get(path) or stamp(path) for path in self._paths()}
 
     def _load(self, reading: Reading, sets: _SetFiles) -> Asked:
@@ -137,7 +165,7 @@ class PolicySource:
         if image is not None and parsed.policy_set is not None:
             weaknesses = self._find_weaknesses(parsed.policy_set)
             warnings = tuple(sorted((*warnings, *alias_doubts(parsed.policy_set))))
-            prints = fingerprints(parsed.policy_set, image.index)
+            prints = self._fingerprints.of(parsed.policy_set)
             return Asked(image, prints, weaknesses, warnings=warnings, set_files=parsed.set_files)
         return replace(
             self.asked,
@@ -153,6 +181,8 @@ class PolicySource:
             [Source(content.path, content.data) for content in reading.files],
             read_set=sets.read,
             find_user=self._find_user,
+            known=self._known,
+            unchanged=sets.unchanged,
         )
 
     def _find_user(self, name: str) -> int:
@@ -180,42 +210,47 @@ def _uid(name: str) -> int | None:
 
 
 class _SetFiles:
-    """Set files read during one look, each once."""
+    """Set files of one look, each read once, if at all."""
 
     def __init__(self) -> None:
-        self.contents: dict[str, FileContent] = {}
+        self.stamps: dict[str, Stamp] = {}
+        self.digests: dict[str, bytes] = {}
+        self.unchanged: dict[str, bytes] = {}
         self.writing: list[str] = []
+        self._data: dict[str, bytes] = {}
         self._failed: dict[str, OSError] = {}
+
+    def keep(self, path: str, known: Stamp, digest: bytes) -> None:
+        """A file that is as it was."""
+        self.stamps[path] = known
+        self.digests[path] = self.unchanged[path] = digest
 
     def preload(self, path: str) -> None:
         """Read a file that is likely to be asked for; a failure is told when it is."""
         try:
-            self.contents[path] = read_whole(path)
+            content = read_whole(path)
         except OSError as error:
             self._failed[path] = error
             if isinstance(error, BeingWritten):
                 self.writing.append(path)
+            return
+        self._data[path], self.stamps[path] = content.data, content.stamp
+        self.digests[path] = digest_of(content.data)
 
     def read(self, path: str) -> bytes:
         """The content. Raises OSError."""
-        if path not in self.contents and path not in self._failed:
+        if path not in self._data and path not in self._failed:
             self.preload(path)
         if path in self._failed:
             raise self._failed[path]
-        return self.contents[path].data
+        return self._data[path]
 
-    def failures(self) -> Iterable[str]:
-        return (f"{path}: {error}" for path, error in sorted(self._failed.items()))
+    def failures(self) -> tuple[str, ...]:
+        return tuple(f"{path}: {error}" for path, error in sorted(self._failed.items()))
 
 
-def _digest(reading: Reading, sets: _SetFiles) -> bytes:
-    """Of everything that was read, to skip parsing what only has a new time stamp."""
-    digest = hashlib.blake2b(repr(stamp(_USERS)).encode(), digest_size=16)
-    for problem in reading.problems:
-        digest.update(str(problem).encode("utf-8", "surrogateescape"))
-    for content in (*reading.files, *(sets.contents[path] for path in sorted(sets.contents))):
-        digest.update(f"{content.path}\0{len(content.data)}\0".encode("utf-8", "surrogateescape"))
-        digest.update(content.data)
-    for failure in sets.failures():
-        digest.update(failure.encode("utf-8", "surrogateescape"))
-    return digest.digest()
+def _content(reading: Reading, sets: _SetFiles) -> object:
+    """Everything that was read, to skip parsing what only has a new time stamp."""
+    files = tuple((content.path, content.data) for content in reading.files)
+    problems = tuple(str(problem) for problem in reading.problems)
+    return stamp(_USERS), problems, files, sets.digests, sets.failures()

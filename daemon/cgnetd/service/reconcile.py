@@ -290,7 +290,7 @@ class Reconciler:
             if found is None or not state.generation:
                 session.labels.drop(slot)
             elif not session.labels.holds(slot, state.generation):
-                session.labels.use(slot, state.generation, found.reader)
+                session.labels.use(slot, state.generation, found)
 
     def _compare_labels(self, session: Session, *, closely: bool) -> Differences:
         """Compare all labels with the tree, seldom enough for its cost."""
