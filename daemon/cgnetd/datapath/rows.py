@@ -14,7 +14,7 @@ from itertools import chain
 
 from cgnetd.datapath.budget import Budget
 from cgnetd.datapath.ports import PortLists, port_ranges
-from cgnetd.policy.types import AddressRanges, Hook, Protocol, Rule
+from cgnetd.policy.types import AddressRanges, Hook, Protocol, Range, Rule
 
 PROTOCOLS = (Protocol.TCP, Protocol.UDP, Protocol.UDPLITE, Protocol.SCTP, Protocol.ICMP, Protocol.OTHER)
 EGRESS_HOOKS = (Hook.CONNECT, Hook.SENDMSG)
@@ -22,6 +22,19 @@ EGRESS_CONTEXTS = tuple((hook, protocol) for hook in EGRESS_HOOKS for protocol i
 BIND_CONTEXTS = tuple((None, protocol) for protocol in PROTOCOLS)
 
 Context = tuple[Hook | None, Protocol]
+
+
+FORESEEN_FROM = 64  # groups; fewer cannot multiply much
+
+
+def meetings(groups: Sequence[Sequence[Range]], always: int) -> int:
+    """How many groups there are in all pieces of the line together: the steps that a sweep of them takes at least.
+
+    `groups`: sorted disjoint ranges of each, `always`: how many of them are everywhere.
+    """
+    cuts = {first for ranges in groups for first, _ in ranges} | {last + 1 for ranges in groups for _, last in ranges}
+    piece = {cut: number for number, cut in enumerate(sorted(cuts))}
+    return always * len(piece) + sum(piece[last + 1] - piece[first] for ranges in groups for first, last in ranges)
 
 
 class Rows:
