@@ -95,6 +95,19 @@ def test_a_policy_on_a_set_changes_with_the_set_alone(files: Files) -> None:
     assert after["b"] is before["b"]
 
 
+def test_equal_lists_of_words_are_held_once_whichever_file_was_read_when(files: Files) -> None:
+    files.texts["sets.yaml"] = SET
+    files.write("a", to='"set:listed", 10.0.0.0/8')
+    files.write("b")
+    before = policies(files.parse())
+    files.write("b", to='"set:listed", 10.0.0.0/8')
+    assert policies(files.parse())["b"].egress[0].addresses is before["a"].egress[0].addresses
+    files.write("a")
+    files.parse()
+    files.write("c", to='"set:listed", 10.0.0.0/8')
+    assert policies(files.parse())["c"].egress[0].addresses is before["a"].egress[0].addresses
+
+
 def test_a_policy_on_a_service_changes_with_the_service(files: Files) -> None:
     files.texts["db.yaml"] = SERVICE.format(backend="10.0.0.11")
     files.texts["a.yaml"] = POLICY.format(name="a", to="service:db", port=5432, user="1").replace("deny", "redirect")

@@ -11,6 +11,8 @@ from .types import AddressRanges, Service
 
 _MAX_RANGES = 8 << 20  # that all rules hold together; a few hundred megabytes once compiled
 
+Lists = dict[tuple[tuple[str, ...], tuple[str, ...]], AddressRanges | None]  # by words and those taken away
+
 
 class TooManyRangesError(Exception):
     """The rules' addresses together are more than is sane; the text tells the limit."""
@@ -25,35 +27,45 @@ class Addresses:
         self._words = words
         self.sets = sets
         self._services = {name: _virtual(service) for name, service in services.items()}
-        self._known: dict[tuple[tuple[str, ...], tuple[str, ...]], AddressRanges | None] = {}
-        self.ranges = 0  # that lists of several words made, all together
+        self._known: Lists = {}
+        self._ranges = 0  # that lists of several words made, all together
+        self.asked: Lists = {}  # such lists, since whoever asks has emptied this
 
     def know(self, words: Iterable[str]) -> bool:
         """Whether all words have addresses: sets and services that are wrong have none."""
         return all(self._word(word) is not None for word in words)
 
-    def count(self, ranges: int) -> None:
-        """Mind so many ranges of rules that were not built here."""
-        self.ranges += ranges
+    def keep(self, lists: Lists) -> None:
+        """Take over lists, `asked` of an earlier time, whose words mean the same here. Raises TooManyRangesError."""
+        for key, found in lists.items():
+            if key not in self._known:
+                self._known[key] = found
+                self._count(found)
 
     def of(self, to: Sequence[str], holes: Sequence[str]) -> AddressRanges | None:
         """`to` (empty: any) less `holes`, words that are known; None is every address. Raises TooManyRangesError."""
         if not to and not holes:
             return None
         key = (tuple(to), tuple(holes))
+        made = len(to) != 1 or bool(holes)  # what is not made is there anyway
         if key not in self._known:
-            self._known[key] = self._computed(to, holes)
+            self._known[key] = found = self._computed(to, holes)
+            if made:
+                self._count(found)
+        if made:
+            self.asked[key] = self._known[key]
         return self._known[key]
 
     def _computed(self, to: Sequence[str], holes: Sequence[str]) -> AddressRanges | None:
         found = self._union(to) if to else EVERYTHING
         if holes:
             found = difference(found, self._union(holes))
-        if len(to) != 1 or holes:
-            self.count(size(found))
-        if self.ranges > _MAX_RANGES:
-            raise TooManyRangesError(f"the addresses of all rules make more than {_MAX_RANGES} ranges")
         return None if found == EVERYTHING else found
+
+    def _count(self, made: AddressRanges | None) -> None:
+        self._ranges += size(made or EVERYTHING)
+        if self._ranges > _MAX_RANGES:
+            raise TooManyRangesError(f"the addresses of all rules make more than {_MAX_RANGES} ranges")
 
     def _union(self, words: Sequence[str]) -> AddressRanges:
         return union([found for word in words if (found := self._word(word)) is not None])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from ..errors import Problem
+from .addresses import Lists
 from .types import AddressRanges, Policy, Service
 
 
@@ -25,7 +26,7 @@ class KnownFile:
     sets: Mapping[str, AddressRanges]  # by name, of those words
     services: Mapping[str, Service]
     users: Mapping[str, int]  # by name, of subjects
-    ranges: int  # that its rules made of several words
+    lists: Lists  # addresses that its rules made of several words, so that other files' rules need not make them again
 
     def holds(
         self, sets: Mapping[str, AddressRanges], services: Mapping[str, Service], find_user: Callable[[str], int]

@@ -65,7 +65,7 @@ def parse(
     """The policy set of all sources together, or all that is wrong with them, sorted by place.
 
     `read_set(path)` gives the bytes of a set file and raises OSError; `find_user(name)` a UID and raises KeyError. Both
-    are called at most once for each path or name.
+    must give the same each time.
 
     `known`: what earlier calls found, so that policies of files that did not change are the same objects as before; it
     is brought up to date unless there are problems. `unchanged`: digests of set files that are as they were,
@@ -75,7 +75,7 @@ def parse(
         load = _Load(read_set, find_user, known or Known(), unchanged or {})
         try:
             return load.run(sources)
-        except _DuplicateOfKnownError:  # to be told with both places, which only the documents know
+        except _StartOverError:
             return _Load(read_set, find_user, Known(), {}).run(sources)
 
 
@@ -92,8 +92,8 @@ def _collector_at_rest() -> Iterator[None]:
             gc.enable()
 
 
-class _DuplicateOfKnownError(Exception):
-    """A policy has the name of one in a file that was not read again."""
+class _StartOverError(Exception):
+    """What is wrong can only be told, with the places that it has to do with, if every file is read again."""
 
 
 class _Load:
@@ -113,6 +113,7 @@ class _Load:
         self._documents: dict[str, list[Document]] = {kind: [] for kind in KINDS}
         self._mixed: set[str] = set()  # paths of files that hold other things than policies
         self._used: set[str] = set()  # references to sets and services
+        self._remembers = False
 
     def run(self, sources: Sequence[Source]) -> ParseResult:
         kept = {source.path: found for source in sources if (found := self._known.file(source.path, source.data))}
@@ -124,7 +125,10 @@ class _Load:
         addresses = Addresses(context.words, {found.name: found.ranges for found in sets}, services)
         stale = {path for path, found in kept.items() if not found.holds(addresses.sets, services, self._find_user)}
         kept = {path: found for path, found in kept.items() if path not in stale}
+        self._remembers = bool(kept)
         self._compose(source for source in sources if source.path in stale)
+        place = {source.path: number for number, source in enumerate(sources)}
+        self._documents["Policy"].sort(key=lambda document: place[document.file])  # the first one of a name is the same
         self._check_policy_names(kept.values())
         policies = [*self._keep(kept.values(), addresses), *self._policies(sources, context, addresses, services)]
         self._problems += self._sets.problems
@@ -191,11 +195,11 @@ class _Load:
         return services
 
     def _check_policy_names(self, kept: Collection[KnownFile]) -> None:
-        """Tell duplicate names. Raises _DuplicateOfKnownError."""
+        """Tell duplicate names. Raises _StartOverError if one is in a file that was not read again."""
         fresh = self._names("Policy", self._documents["Policy"])
         names = [policy.name for found in kept for policy in found.policies]
         if len({*names, *fresh}) < len(names) + len(fresh):
-            raise _DuplicateOfKnownError
+            raise _StartOverError
 
     def _keep(self, kept: Collection[KnownFile], addresses: Addresses) -> list[Policy]:
         """The policies of files that are as they were."""
@@ -203,7 +207,10 @@ class _Load:
         for found in kept:
             policies += found.policies
             self._used |= found.references
-            addresses.count(found.ranges)
+            try:
+                addresses.keep(found.lists)
+            except TooManyRangesError as error:
+                raise _StartOverError from error
         return policies
 
     def _policies(
@@ -212,8 +219,8 @@ class _Load:
         """The policies of all documents that are right. Files in which everything is right are remembered."""
         data = {source.path: source.data for source in sources}
         for path, group in groupby(self._documents["Policy"], key=lambda document: document.file):
-            documents, problems, ranges = list(group), len(self._problems), addresses.ranges
-            context.users = {}  # of this file alone
+            documents, problems = list(group), len(self._problems)
+            context.users, addresses.asked = {}, {}  # of this file alone
             made = [made for document in documents if (made := self._policy(document, context, addresses, services))]
             yield from (policy for policy, _ in made)
             references = frozenset(word for _, words in made for word in words)
@@ -226,7 +233,7 @@ class _Load:
                     {name: addresses.sets[name] for name in _names(references, SET)},
                     {name: services[name] for name in _names(references, SERVICE)},
                     context.users,
-                    addresses.ranges - ranges,
+                    addresses.asked,
                 )
 
     def _policy(
@@ -241,6 +248,8 @@ class _Load:
         try:
             policy, problems = build_policy(document, read, addresses, services)
         except TooManyRangesError as error:
+            if self._remembers:  # then it depends on what was read when, which policy is the one too many
+                raise _StartOverError from error
             self._problems.append(document.problem(("spec",), str(error)))
             return None
         self._problems += problems

@@ -7,7 +7,7 @@ Must not know of policies, nor where files are: their bytes are asked for throug
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import Problem
 from .document import Document
@@ -56,6 +56,8 @@ class SetReader:
         ranges = self.known.union(name, spelt, files)
         if ranges is None:
             ranges = union([words[word] for word in spelt] + files)
+            if not files:  # never the very object of a word: what is known of the set would not be it the next time
+                ranges = replace(ranges)
             self.known.learn_union(name, spelt, files, ranges)
         return AddressSet(name, ranges, Where(document.file, *document.place(())), tuple(read.spec.files))
 
