@@ -64,12 +64,15 @@ class BlobCache:
             self._automaton = (subjects, build())
         return self._automaton[1]
 
+    def forget_addresses(self) -> None:
+        """Hold no addresses that only somebody else may need: they can be many."""
+        self._addresses = _AddressDigests()
+
     def retain(self, policies: Collection[Policy]) -> None:
-        """Forget every policy that is not among these, and all addresses."""
+        """Forget every policy that is not among these."""
         names = {policy.name for policy in policies}
         for name in self._parts.keys() - names:
             del self._parts[name]
-        self._addresses = _AddressDigests()
 
 
 class _AddressDigests:

@@ -84,7 +84,10 @@ def compile_image(
     policies = policy_set.policies
     if len(policies) > MAX_POLICIES:
         raise too_large(policies[-1].where, f"compile policies: {len(policies)} are more than {MAX_POLICIES}")
-    parts = [cache.part(policy, lambda p: compile_policy(p, limit_cells)) for policy in policies]
+    try:
+        parts = [cache.part(policy, lambda p: compile_policy(p, limit_cells)) for policy in policies]
+    finally:
+        cache.forget_addresses()
     blobs = [part.blob for part in parts]
     base = abi.IMAGE_HEADER + len(policies) * abi.POLICY_CELLS
     subjects = tuple((policy.subject, policy.tier) for policy in policies)

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from cgnetd.errors import PinError
+from cgnetd.errors import KernelError, PinError
 from cgnetd.kernel import bpffs, layout
 from cgnetd.kernel.failure import kernel_error
 from cgnetd.kernel.maps import create, table_spec
@@ -82,13 +82,15 @@ def _put(outer: Outer, slot: int, *, images: Map, counters: Map, live: Map) -> N
     """Put tables into a slot. The kernel waits after each for the programs that run (kernel/bpf/syscall.c:
     maybe_wait_bpf_programs), some 15 ms: side by side it is the same wait."""
     placed = ((outer.images, images), (outer.counters, counters), (outer.live, live))
-    with ThreadPoolExecutor(len(placed)) as pool:
-        waiting = [pool.submit(tables.update, key_of(slot), key_of(table.fd)) for tables, table in placed]
     try:
+        with ThreadPoolExecutor(len(placed)) as pool:
+            waiting = [pool.submit(tables.update, key_of(slot), key_of(table.fd)) for tables, table in placed]
         for done in waiting:
             done.result()
     except BpfError as error:
         raise kernel_error(f"put tables into slot {slot}", error) from error
+    except RuntimeError as error:  # no room for another thread
+        raise KernelError(f"put tables into slot {slot}: {error}") from error
 
 
 def _filled(name: str, content: memoryview, *, frozen: bool, value_bytes: int = layout.CELL_BYTES) -> Map:
