@@ -106,6 +106,22 @@ def test_quick_changes_are_seen_whatever_the_clock_tells(source: PolicySource, d
     assert len(digests) == 20
 
 
+def test_file_that_comes_while_others_are_read_is_seen(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time_ns", lambda now=time.time_ns: now() + 10**9)  # long after all files changed
+    old = tmp_path / "b.yaml"
+    write(old, POLICY.format(name="b", to="10.0.0.0/8"))
+    write(directory / "a.yaml", POLICY.format(name="a", to="10.0.0.0/8"))
+    link = directory / "b.yaml"
+    reading = PolicySource([str(directory)], Action.ALLOW, 1 << 20, find_refusals=lambda _: link.symlink_to(old) or ())
+    assert reading.look().image is not None
+    monkeypatch.setattr(reading, "_find_refusals", lambda _: ())
+    image = reading.look().image
+    assert image is not None
+    assert [policy.name for policy in image.index.policies] == ["a", "b"]
+
+
 def test_mistake_keeps_the_last_good_set_and_tells_all(source: PolicySource, directory: Path) -> None:
     write(directory / "a.yaml", POLICY.format(name="a", to="10.0.0.0/8"))
     good = source.look()

@@ -8,7 +8,7 @@ name. Files are taken in the order of their names across the directories. Must n
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cgnetd.errors import Problem
@@ -36,8 +36,10 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The files in force. `writing`: paths that cannot be read yet, for they are open for writing."""
+    """The files in force. `paths`: of all that were to be read. `writing`: those that cannot be read yet, for they are
+    open for writing."""
 
+    paths: tuple[str, ...]
     files: tuple[FileContent, ...]
     problems: tuple[Problem, ...]
     warnings: tuple[Problem, ...]
@@ -75,10 +77,10 @@ def read_policies(directories: Sequence[str], keep: Keep = lambda _: None) -> Re
     listing = list_policies(directories)
     reading = read_paths(listing.paths, keep)
     problems = tuple(sorted((*listing.problems, *reading.problems)))
-    return Reading(reading.files, problems, listing.warnings, reading.writing)
+    return Reading(reading.paths, reading.files, problems, listing.warnings, reading.writing)
 
 
-def read_paths(paths: Iterable[str], keep: Keep = lambda _: None) -> Reading:
+def read_paths(paths: Sequence[str], keep: Keep = lambda _: None) -> Reading:
     """Read these files, in this order; empty ones are left out. `keep`: the content of a file that need not be read,
     None for one that must be. Never raises."""
     files: list[FileContent] = []
@@ -102,7 +104,7 @@ def read_paths(paths: Iterable[str], keep: Keep = lambda _: None) -> Reading:
             if content.data:
                 files.append(content)
             left_bytes -= len(content.data)
-    return Reading(tuple(files), tuple(problems), (), tuple(writing))
+    return Reading(tuple(paths), tuple(files), tuple(problems), (), tuple(writing))
 
 
 def _whole(path: str, message: str) -> Problem:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pwd
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from cgnetd.datapath.cache import BlobCache
@@ -24,7 +24,7 @@ from cgnetd.service.policy_files import Reading, list_policies, read_policies
 from cgnetd.service.unit_files import alias_doubts
 
 _USERS = "/etc/passwd"  # `users:` are looked up there
-_SETTLED_NS = 50_000_000  # a younger file can change again without a new time stamp
+_SETTLED_NS = 50_000_000  # a file that changed later than this before it was read can do so again with the same stamp
 
 
 Find = Callable[[PolicySet], tuple[Problem, ...]]
@@ -58,26 +58,26 @@ class _Inputs:
     files: dict[str, FileContent] = field(default_factory=dict)  # policy files
     digests: dict[str, bytes] = field(default_factory=dict)  # of set files
 
-    def hold(self, paths: Iterable[str]) -> bool:
+    def hold(self, now: Mapping[str, Stamp]) -> bool:
         """Whether these are the paths, and nothing about them changed."""
-        if not all(map(self._is_settled, self.stamps.values())):
+        return now == self.stamps and all(map(self._is_settled, now.values()))
+
+    def holds(self, found: Stamp | None) -> bool:
+        """Whether nothing about the path of this stamp changed."""
+        if found is None or found.inode == 0:
             return False
-        return {path: stamp(path) for path in paths} == self.stamps
+        return found == self.stamps.get(found.path) and self._is_settled(found)
 
-    def holds(self, path: str) -> bool:
-        """Whether nothing about this path changed."""
-        known = self.stamps.get(path)
-        return known is not None and known.inode != 0 and self._is_settled(known) and stamp(path) == known
-
-    def kept(self, path: str, *, closely: bool) -> FileContent | None:
+    def kept(self, path: str, now: Mapping[str, Stamp], *, closely: bool) -> FileContent | None:
         """A policy file that is as it was. `closely`: what it holds is compared, whatever its stamp says."""
         content = self.files.get(path)
-        if content is None or not (still_holds(content) if closely else self.holds(path)):
+        if content is None or not (still_holds(content) if closely else self.holds(now.get(path))):
             return None
         return content
 
-    def _is_settled(self, known: Stamp) -> bool:
-        return known.mtime_ns <= self.read_ns - _SETTLED_NS
+    def _is_settled(self, found: Stamp) -> bool:
+        # Both times: whoever copies a file gives it the time of the first one, and the change the time of now.
+        return max(found.mtime_ns, found.ctime_ns) <= self.read_ns - _SETTLED_NS
 
 
 class PolicySource:
@@ -111,26 +111,32 @@ class PolicySource:
 
         What was read is parsed only if it differs from what was parsed last. Never raises.
         """
-        if not force and not self.asked.writing and self._inputs.stamps and self._inputs.hold(self._paths()):
-            return self.asked
         read_ns = time.time_ns()
+        now = {path: stamp(path) for path in self._paths(list_policies(self.directories).paths)}
         before = self._inputs
-        reading = read_policies(self.directories, lambda path: before.kept(path, closely=force))
-        sets = self._set_files(force=force)
+        if not force and not self.asked.writing and before.stamps and before.hold(now):
+            return self.asked
+        reading = read_policies(self.directories, lambda path: before.kept(path, now, closely=force))
+        sets = self._set_files({} if force else now)
         moved = force and any(_uid(name) != uid for name, uid in self._users.items())
-        if moved or _content(reading, sets) != before.content or self.asked.writing:
+        if moved or _content(reading, sets, now[_USERS]) != before.content or self.asked.writing:
             self.asked = self._load(reading, sets)
-        files = {content.path: content for content in reading.files}
-        self._inputs = _Inputs(self._stamps(reading, sets), read_ns, _content(reading, sets), files, sets.digests)
+        self._inputs = _Inputs(
+            self._stamps(reading, sets, now),
+            read_ns,
+            _content(reading, sets, now[_USERS]),
+            {content.path: content for content in reading.files},
+            sets.digests,
+        )
         return self.asked
 
-    def _set_files(self, *, force: bool) -> _SetFiles:
-        """Those that are likely to be asked for, as far as they may have changed."""
+    def _set_files(self, now: Mapping[str, Stamp]) -> _SetFiles:
+        """Those that are likely to be asked for, as far as they may have changed. `now`: their stamps."""
         sets = _SetFiles()
         for path in self.asked.set_files:
-            digest = self._inputs.digests.get(path)
-            if digest is not None and not force and self._inputs.holds(path):
-                sets.keep(path, self._inputs.stamps[path], digest)
+            found, digest = now.get(path), self._inputs.digests.get(path)
+            if found is not None and digest is not None and self._inputs.holds(found):
+                sets.keep(found, digest)
             else:
                 sets.preload(path)
         return sets
@@ -139,14 +145,15 @@ class PolicySource:
         """Every file that mattered at the last look."""
         return tuple(self._inputs.stamps)
 
-    def _paths(self) -> tuple[str, ...]:
-        """Every path that matters now; missing ones too, for they may come."""
-        return (*list_policies(self.directories).paths, *self.asked.set_files, _USERS)
+    def _paths(self, policies: Sequence[str]) -> tuple[str, ...]:
+        """Every path that matters; missing ones too, for they may come."""
+        return (*policies, *self.asked.set_files, _USERS)
 
-    def _stamps(self, reading: Reading, sets: _SetFiles) -> dict[str, Stamp]:
-        """Stamps of what was read, from the reading itself: the file may be another one by now."""
+    def _stamps(self, reading: Reading, sets: _SetFiles, before: Mapping[str, Stamp]) -> dict[str, Stamp]:
+        """Stamps of what was read, from the reading itself: the file may be another one by now. Those of what was not
+        read are of `before` the reading, or of nothing: what came meanwhile has another one."""
         read = {content.path: content.stamp for content in reading.files} | sets.stamps
-        return {path: read.get(path) or stamp(path) for path in self._paths()}
+        return {path: read.get(path) or before.get(path) or Stamp(path) for path in self._paths(reading.paths)}
 
     def _load(self, reading: Reading, sets: _SetFiles) -> Asked:
         if reading.writing:  # what the other files lack may stand in the one that cannot be read yet
@@ -220,10 +227,10 @@ class _SetFiles:
         self._data: dict[str, bytes] = {}
         self._failed: dict[str, OSError] = {}
 
-    def keep(self, path: str, known: Stamp, digest: bytes) -> None:
+    def keep(self, known: Stamp, digest: bytes) -> None:
         """A file that is as it was."""
-        self.stamps[path] = known
-        self.digests[path] = self.unchanged[path] = digest
+        self.stamps[known.path] = known
+        self.digests[known.path] = self.unchanged[known.path] = digest
 
     def preload(self, path: str) -> None:
         """Read a file that is likely to be asked for; a failure is told when it is."""
@@ -249,8 +256,8 @@ class _SetFiles:
         return tuple(f"{path}: {error}" for path, error in sorted(self._failed.items()))
 
 
-def _content(reading: Reading, sets: _SetFiles) -> object:
+def _content(reading: Reading, sets: _SetFiles, users: Stamp) -> object:
     """Everything that was read, to skip parsing what only has a new time stamp."""
     files = tuple((content.path, content.data) for content in reading.files)
     problems = tuple(str(problem) for problem in reading.problems)
-    return stamp(_USERS), problems, files, sets.digests, sets.failures()
+    return users, problems, files, sets.digests, sets.failures()
