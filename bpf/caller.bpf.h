@@ -29,10 +29,6 @@ struct files_struct {
 	struct fdtable *fdt;
 };
 
-struct task_struct {
-	struct files_struct *files;
-};
-
 struct socket {
 	struct sock *sk;
 };

@@ -104,34 +104,39 @@ static __always_inline bool cgn_goes_elsewhere(const struct cgn_call *call)
 	return cgn_rewrites(call->rule) && !call->has_target;
 }
 
-/* A function of its own: what it needs of the stack is free again for the verdict. */
-static __noinline bool cgn_passes4(struct bpf_sock_addr *ctx)
+/* Whether the call is let pass unjudged. */
+static __always_inline bool cgn_passes4(struct bpf_sock_addr *ctx)
 {
 	struct cgn_wanted wanted;
+	struct cgn_glance glance;
+	enum cgn_sight sight;
 
-	cgn_want4(&wanted, ctx->user_ip4, ctx->user_port);
-	return wanted.address[1] && cgn_passes(&wanted, ctx->sk, CGN_HOOK_CONNECT, ctx->protocol);
+	sight = cgn_glance(&glance, ctx, CGN_HOOK_CONNECT);
+	if (sight != CGN_SIGHT_ASK)
+		return sight == CGN_SIGHT_PASS;
+	cgn_want4(&wanted, CGN_HOOK_CONNECT, ctx->protocol, ctx->user_ip4, ctx->user_port);
+	return wanted.address[1] && cgn_is_known(&glance, &wanted, ctx, CGN_HOOK_CONNECT);
 }
 
-static __noinline bool cgn_passes6(struct bpf_sock_addr *ctx)
+static __always_inline bool cgn_passes6(struct bpf_sock_addr *ctx)
 {
 	struct cgn_wanted wanted;
+	struct cgn_glance glance;
+	enum cgn_sight sight;
 
-	cgn_want6(&wanted, CGN_ADDRESS6(ctx->user_ip6), ctx->user_port);
-	return (wanted.address[0] || wanted.address[1]) &&
-	       cgn_passes(&wanted, ctx->sk, CGN_HOOK_CONNECT, ctx->protocol);
+	sight = cgn_glance(&glance, ctx, CGN_HOOK_CONNECT);
+	if (sight != CGN_SIGHT_ASK)
+		return sight == CGN_SIGHT_PASS;
+	cgn_want6(&wanted, CGN_HOOK_CONNECT, ctx->protocol, CGN_ADDRESS6(ctx->user_ip6), ctx->user_port);
+	return (wanted.address[0] || wanted.address[1]) && cgn_is_known(&glance, &wanted, ctx, CGN_HOOK_CONNECT);
 }
 
-SEC("cgroup/connect4")
-int connect4(struct bpf_sock_addr *ctx)
+/* A function of its own: calls that pass at once need none of its stack. */
+static __noinline int cgn_connect4(struct bpf_sock_addr *ctx)
 {
 	struct cgn_call call;
 	bool views, begun;
 
-	if (ctx->user_family != AF_INET)
-		return CGN_PROCEED;
-	if (cgn_passes4(ctx))
-		return CGN_PROCEED;
 	begun = cgn_begin_seeing(&call, ctx->sk, &views);
 	if (!begun && !views)
 		return CGN_PROCEED;
@@ -154,16 +159,12 @@ int connect4(struct bpf_sock_addr *ctx)
 	return CGN_PROCEED;
 }
 
-SEC("cgroup/connect6")
-int connect6(struct bpf_sock_addr *ctx)
+/* A function of its own: calls that pass at once need none of its stack. */
+static __noinline int cgn_connect6(struct bpf_sock_addr *ctx)
 {
 	struct cgn_call call;
 	bool views, begun;
 
-	if (ctx->user_family != AF_INET6)
-		return CGN_PROCEED;
-	if (cgn_passes6(ctx))
-		return CGN_PROCEED;
 	begun = cgn_begin_seeing(&call, ctx->sk, &views);
 	if (!begun && !views)
 		return CGN_PROCEED;
@@ -185,6 +186,18 @@ int connect6(struct bpf_sock_addr *ctx)
 	if (cgn_goes_elsewhere(&call))
 		cgn_write6(ctx, call.target_family, call.target, call.target_port);
 	return CGN_PROCEED;
+}
+
+SEC("cgroup/connect4")
+int connect4(struct bpf_sock_addr *ctx)
+{
+	return ctx->user_family != AF_INET || cgn_passes4(ctx) ? CGN_PROCEED : cgn_connect4(ctx);
+}
+
+SEC("cgroup/connect6")
+int connect6(struct bpf_sock_addr *ctx)
+{
+	return ctx->user_family != AF_INET6 || cgn_passes6(ctx) ? CGN_PROCEED : cgn_connect6(ctx);
 }
 
 char _license[] SEC("license") = "GPL";

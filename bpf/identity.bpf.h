@@ -22,6 +22,12 @@ const volatile __u8 cgn_has_rdonly_cast = 0;
 
 extern void *bpf_rdonly_cast(const void *object, __u32 type_id) __ksym __weak;
 
+/* On a stack of its own. */
+CGN_STATIC_NOINLINE __u64 cgn_probe_cgroup_id(void *sk)
+{
+	return BPF_CORE_READ(cgn_kernel_socket(sk), sk_cgrp_data.cgroup, kn, id);
+}
+
 static __always_inline __u64 cgn_socket_cgroup_id(void *sk)
 {
 	if (cgn_has_rdonly_cast) {
@@ -29,7 +35,31 @@ static __always_inline __u64 cgn_socket_cgroup_id(void *sk)
 
 		return cast->sk_cgrp_data.cgroup->kn->id;
 	}
-	return BPF_CORE_READ(cgn_kernel_socket(sk), sk_cgrp_data.cgroup, kn, id);
+	return cgn_probe_cgroup_id(sk);
+}
+
+/* Whether the socket is of the calling task's cgroup, whose id is told in any case. */
+static __always_inline bool cgn_is_own_socket(void *sk, __u64 *task_id)
+{
+	struct cgroup *cgroup;
+	struct sock *cast;
+
+	if (!cgn_has_rdonly_cast) {
+		*task_id = bpf_get_current_cgroup_id();
+		return cgn_socket_cgroup_id(sk) == *task_id;
+	}
+	cgroup = ((struct task_struct *)bpf_get_current_task_btf())->cgroups->dfl_cgrp;
+	cast = bpf_rdonly_cast(sk, bpf_core_type_id_kernel(struct sock));
+	*task_id = cgroup->kn->id;
+	return cast->sk_cgrp_data.cgroup == cgroup;
+}
+
+/* Whether nothing governs a cgroup, as far as this CPU remembers. */
+static __always_inline bool cgn_is_quiet(__u64 task_id, __u32 generation, __u32 epoch)
+{
+	const struct cgn_cached *entry = cgn_cached_at(cgn_place_of_cgroup(task_id));
+
+	return entry && cgn_says_quiet(entry, task_id, cgn_era(generation, epoch));
 }
 
 /* Whether the socket takes IPv6 only (IPV6_V6ONLY). */

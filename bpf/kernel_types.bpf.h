@@ -33,6 +33,17 @@ struct cgroup {
 	struct cgroup_root *root;
 };
 
+struct css_set {
+	struct cgroup *dfl_cgrp;
+};
+
+struct files_struct;
+
+struct task_struct {
+	struct css_set *cgroups;
+	struct files_struct *files;
+};
+
 struct sock_cgroup_data {
 	struct cgroup *cgroup;
 };

@@ -236,15 +236,11 @@ struct {
 /* A verdict that this CPU gave before; see cache.bpf.h. */
 struct cgn_cached {
 	__u32 sequence; /* odd while it is written */
-	__u32 generation;
-	__u32 epoch;
 	__u32 counter; /* of the rule, on this CPU */
+	__u64 era; /* generation and epoch */
 	__u64 task_id;
 	__u64 address[2];
-	__u16 port;
-	__u8 family; /* 0: nothing governs the cgroup */
-	__u8 context;
-	__u32 reserved;
+	__u64 what; /* hook, family, protocol and port; 0: nothing governs the cgroup */
 };
 
 struct {

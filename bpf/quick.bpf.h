@@ -13,23 +13,23 @@
 #include "view.bpf.h"
 
 /* Ports and addresses come in network order, as the contexts have them. */
-static __always_inline void cgn_want4(struct cgn_wanted *wanted, __be32 address, __be16 port)
+static __always_inline void cgn_want4(struct cgn_wanted *wanted, enum cgn_hook hook, __u32 protocol, __be32 address,
+				      __be16 port)
 {
-	wanted->family = CGN_FAMILY_V4;
 	wanted->address[0] = 0;
 	wanted->address[1] = bpf_ntohl(address);
-	wanted->port = bpf_ntohs(port);
+	wanted->what = CGN_WHAT(hook, CGN_FAMILY_V4, protocol, bpf_ntohs(port));
 }
 
-static __always_inline void cgn_want6(struct cgn_wanted *wanted, const __be32 address[4], __be16 port)
+static __always_inline void cgn_want6(struct cgn_wanted *wanted, enum cgn_hook hook, __u32 protocol,
+				      const __be32 address[4], __be16 port)
 {
 	if (cgn_is_mapped(address)) {
-		cgn_want4(wanted, address[3], port);
+		cgn_want4(wanted, hook, protocol, address[3], port);
 		return;
 	}
-	wanted->family = CGN_FAMILY_V6;
 	cgn_from_words(wanted->address, address);
-	wanted->port = bpf_ntohs(port);
+	wanted->what = CGN_WHAT(hook, CGN_FAMILY_V6, protocol, bpf_ntohs(port));
 }
 
 /* Whether the call can concern what its socket shows for a peer: then it has to be seen, even if nothing denies it. */
@@ -58,35 +58,75 @@ static __always_inline void cgn_count_known(__u32 slot, __u32 counter)
 		__sync_fetch_and_add(cell, 1);
 }
 
-/*
- * Whether the call can be let pass as it is: no generation is in force, nothing governs it, or it is known, and then it
- * is counted. `wanted` has no context yet. 0.0.0.0 and :: mean another address, which is not looked for here.
- */
-static __always_inline bool cgn_passes(struct cgn_wanted *wanted, struct bpf_sock *sk, enum cgn_hook hook,
-				       __u32 protocol)
-{
-	__u32 zero = 0, slot, generation, epoch, counter;
-	struct cgn_control *control;
-	enum cgn_memory memory;
+/* What was found of a call by a first look, while it cannot be told yet. */
+struct cgn_glance {
+	const struct cgn_control *control;
+	const struct cgn_cached *latest; /* what is remembered of the cgroup */
 	__u64 task_id;
+	__u32 slot;
+};
 
-	control = bpf_map_lookup_elem(&cgn_control, &zero);
-	if (!control)
-		return true;
-	slot = *(volatile __u32 *)&control->active & (CGN_SLOTS - 1);
-	generation = control->generation[slot];
-	epoch = *(volatile __u32 *)&control->epoch;
-	if (!generation)
-		return !cgn_is_viewed(control, sk, hook);
-	task_id = bpf_get_current_cgroup_id();
-	if (cgn_socket_cgroup_id(sk) != task_id)
+enum cgn_sight {
+	CGN_SIGHT_JUDGE = 0, /* it is to be judged */
+	CGN_SIGHT_PASS = 1, /* it can be let pass as it is */
+	CGN_SIGHT_ASK = 2, /* it may be known: cgn_is_known() tells */
+};
+
+/* Not kept over calls of helpers: registers are few, and the verdict needs the stack. */
+static __always_inline __u64 cgn_era_of(const struct cgn_glance *glance)
+{
+	return cgn_era(*(const volatile __u32 *)&glance->control->generation[glance->slot],
+		       *(const volatile __u32 *)&glance->control->epoch);
+}
+
+/* Who makes the call: a call passes while no generation is in force, or nothing governs the task and its socket. */
+static __always_inline enum cgn_sight cgn_glance(struct cgn_glance *glance, struct bpf_sock_addr *ctx,
+						 enum cgn_hook hook)
+{
+	__u32 zero = 0;
+
+	glance->control = bpf_map_lookup_elem(&cgn_control, &zero);
+	if (!glance->control)
+		return CGN_SIGHT_PASS;
+	glance->slot = *(const volatile __u32 *)&glance->control->active & (CGN_SLOTS - 1);
+	if (*(const volatile __u32 *)&glance->control->generation[glance->slot]) {
+		if (!cgn_is_own_socket(ctx->sk, &glance->task_id))
+			return CGN_SIGHT_JUDGE;
+		glance->latest = cgn_cached_at(cgn_place_of_cgroup(glance->task_id));
+		if (!glance->latest)
+			return CGN_SIGHT_JUDGE;
+		if (!cgn_says_quiet(glance->latest, glance->task_id, cgn_era_of(glance)))
+			return CGN_SIGHT_ASK;
+	}
+	return cgn_is_viewed(glance->control, ctx->sk, hook) ? CGN_SIGHT_JUDGE : CGN_SIGHT_PASS;
+}
+
+/* What is remembered in the place of the whole call: 1 + the place of its counter, or 0. On a stack of its own. */
+CGN_STATIC_NOINLINE __u64 cgn_recall(__u64 task_id, __u64 era, __u64 what, __u64 high, __u64 low)
+{
+	const struct cgn_wanted wanted = {.address = {high, low}, .what = what};
+	const struct cgn_cached *entry = cgn_cached_at(cgn_place_of_call(task_id, &wanted));
+	__u32 counter;
+
+	return entry && cgn_says_allow(entry, &wanted, task_id, era, &counter) ? 1 + (__u64)counter : 0;
+}
+
+/* Whether an equal call was allowed before; then it is counted. Not for 0.0.0.0 and ::, which mean other addresses. */
+static __always_inline bool cgn_is_known(const struct cgn_glance *glance, const struct cgn_wanted *wanted,
+					 struct bpf_sock_addr *ctx, enum cgn_hook hook)
+{
+	__u64 era = cgn_era_of(glance), found;
+	__u32 counter;
+
+	if (!cgn_says_allow(glance->latest, wanted, glance->task_id, era, &counter)) {
+		found = cgn_recall(glance->task_id, era, wanted->what, wanted->address[0], wanted->address[1]);
+		if (!found)
+			return false;
+		counter = found - 1;
+	}
+	if (cgn_is_viewed(glance->control, ctx->sk, hook))
 		return false;
-	wanted->context = cgn_proto_of(protocol) + (hook == CGN_HOOK_SENDMSG ? CGN_PROTO_COUNT : 0);
-	memory = cgn_recall(wanted, task_id, generation, epoch, &counter);
-	if (memory == CGN_MEMORY_NONE || cgn_is_viewed(control, sk, hook))
-		return false;
-	if (memory == CGN_MEMORY_ALLOW)
-		cgn_count_known(slot, counter);
+	cgn_count_known(glance->slot, counter);
 	return true;
 }
 

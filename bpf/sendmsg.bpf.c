@@ -130,28 +130,44 @@ static __always_inline int cgn_enforce_sendmsg(struct bpf_sock_addr *ctx, struct
 	return CGN_PROCEED;
 }
 
-/* A function of its own: what it needs of the stack is free again for the verdict. */
-static __noinline bool cgn_passes4(struct bpf_sock_addr *ctx)
+/* Whether the datagram is let pass unjudged. */
+static __always_inline bool cgn_passes4(struct bpf_sock_addr *ctx)
 {
-	__be32 address = ctx->user_ip4, port = ctx->user_port;
+	__be32 address, port;
 	struct cgn_wanted wanted;
+	struct cgn_glance glance;
+	enum cgn_sight sight;
 
+	sight = cgn_glance(&glance, ctx, CGN_HOOK_SENDMSG);
+	if (sight != CGN_SIGHT_ASK)
+		return sight == CGN_SIGHT_PASS;
+	address = ctx->user_ip4;
+	port = ctx->user_port;
 	barrier_var(
 		address); /* else the two loads are merged into one, of an address that the verifier does not follow */
 	if (!port) {
 		address = ctx->sk->dst_ip4;
 		port = ctx->sk->dst_port;
 	}
-	cgn_want4(&wanted, address, port);
-	return wanted.address[1] && cgn_passes(&wanted, ctx->sk, CGN_HOOK_SENDMSG, ctx->protocol);
+	cgn_want4(&wanted, CGN_HOOK_SENDMSG, ctx->protocol, address, port);
+	return address && cgn_is_known(&glance, &wanted, ctx, CGN_HOOK_SENDMSG);
 }
 
-static __noinline bool cgn_passes6(struct bpf_sock_addr *ctx)
+static __always_inline bool cgn_passes6(struct bpf_sock_addr *ctx)
 {
-	__be32 address[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
-	__be32 port = ctx->user_port;
+	__be32 port, address[4];
 	struct cgn_wanted wanted;
+	struct cgn_glance glance;
+	enum cgn_sight sight;
 
+	sight = cgn_glance(&glance, ctx, CGN_HOOK_SENDMSG);
+	if (sight != CGN_SIGHT_ASK)
+		return sight == CGN_SIGHT_PASS;
+	address[0] = ctx->user_ip6[0];
+	address[1] = ctx->user_ip6[1];
+	address[2] = ctx->user_ip6[2];
+	address[3] = ctx->user_ip6[3];
+	port = ctx->user_port;
 	barrier_var(address[0]);
 	barrier_var(address[1]);
 	barrier_var(address[2]);
@@ -163,20 +179,17 @@ static __noinline bool cgn_passes6(struct bpf_sock_addr *ctx)
 		address[3] = ctx->sk->dst_ip6[3];
 		port = ctx->sk->dst_port;
 	}
-	cgn_want6(&wanted, address, port);
-	return (wanted.address[0] || wanted.address[1]) &&
-	       cgn_passes(&wanted, ctx->sk, CGN_HOOK_SENDMSG, ctx->protocol);
+	cgn_want6(&wanted, CGN_HOOK_SENDMSG, ctx->protocol, address, port);
+	return (wanted.address[0] || wanted.address[1]) && cgn_is_known(&glance, &wanted, ctx, CGN_HOOK_SENDMSG);
 }
 
-SEC("cgroup/sendmsg4")
-int sendmsg4(struct bpf_sock_addr *ctx)
+/* A function of its own: datagrams that pass at once need none of its stack. */
+static __noinline int cgn_sendmsg4(struct bpf_sock_addr *ctx)
 {
 	struct cgn_rewriting rewriting = {};
 	struct cgn_call call;
 	bool views, begun;
 
-	if (cgn_passes4(ctx))
-		return CGN_PROCEED;
 	begun = cgn_begin_seeing(&call, ctx->sk, &views);
 	if (!begun && !views)
 		return CGN_PROCEED;
@@ -205,16 +218,14 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 	return CGN_PROCEED;
 }
 
-SEC("cgroup/sendmsg6")
-int sendmsg6(struct bpf_sock_addr *ctx)
+/* A function of its own: datagrams that pass at once need none of its stack. */
+static __noinline int cgn_sendmsg6(struct bpf_sock_addr *ctx)
 {
 	struct cgn_rewriting rewriting = {};
 	struct cgn_call call;
 	bool views, begun;
 	__be32 words[4];
 
-	if (cgn_passes6(ctx))
-		return CGN_PROCEED;
 	begun = cgn_begin_seeing(&call, ctx->sk, &views);
 	if (!begun && !views)
 		return CGN_PROCEED;
@@ -246,6 +257,18 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 	if (rewriting.destination)
 		cgn_write6(ctx, CGN_FAMILY_V6, call.target, call.target_port);
 	return CGN_PROCEED;
+}
+
+SEC("cgroup/sendmsg4")
+int sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return cgn_passes4(ctx) ? CGN_PROCEED : cgn_sendmsg4(ctx);
+}
+
+SEC("cgroup/sendmsg6")
+int sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return cgn_passes6(ctx) ? CGN_PROCEED : cgn_sendmsg6(ctx);
 }
 
 char _license[] SEC("license") = "GPL";

@@ -59,34 +59,36 @@ static __always_inline bool cgn_label_of_socket(void *sk, __u64 cgroup_id, __u32
 }
 
 /*
- * What this CPU remembers of a cgroup none of whose sockets is tuned: a family and context that no call has. The kernel
+ * What this CPU remembers of a cgroup none of whose sockets is tuned: a family that no call has. The kernel
  * asks several times for each connection, of every cgroup.
  */
-static const struct cgn_wanted cgn_untuned = {.family = 255, .context = 255};
+static const struct cgn_wanted cgn_untuned = {.what = CGN_WHAT(0, 255, 0, 0)};
 
 /* How a socket is tuned by the generation in force. False: not at all. */
 static __always_inline bool cgn_find_tuning(void *sk, struct cgn_tuning *tuning)
 {
 	struct cgn_control *control;
+	__u32 zero = 0, slot, generation, place;
 	struct cgn_memo memo = {};
-	__u32 zero = 0, slot, place;
+	struct cgn_cached *entry;
 	struct cgn_label label;
 
 	control = bpf_map_lookup_elem(&cgn_control, &zero);
 	if (!control)
 		return false;
 	slot = *(volatile __u32 *)&control->active & (CGN_SLOTS - 1);
-	memo.generation = control->generation[slot];
-	memo.epoch = *(volatile __u32 *)&control->epoch;
-	if (!memo.generation)
+	generation = control->generation[slot];
+	memo.era = cgn_era(generation, *(volatile __u32 *)&control->epoch);
+	if (!generation)
 		return false;
 	memo.task_id = cgn_socket_cgroup_id(sk);
 	place = cgn_place_of_call(memo.task_id, &cgn_untuned);
-	if (cgn_recall_at(place, &cgn_untuned, memo.task_id, memo.generation, memo.epoch, &memo.counter))
+	entry = cgn_cached_at(place);
+	if (entry && cgn_says_allow(entry, &cgn_untuned, memo.task_id, memo.era, &memo.counter))
 		return false;
 	__builtin_memset(tuning, 0, sizeof(*tuning));
-	if (cgn_label_of_socket(sk, memo.task_id, slot, memo.generation, &label)) {
-		if (!cgn_image_is_of(slot, memo.generation))
+	if (cgn_label_of_socket(sk, memo.task_id, slot, generation, &label)) {
+		if (!cgn_image_is_of(slot, generation))
 			return false;
 		for (__u32 i = 0; i < CGN_CHAIN_MAX && i < label.governing; i++)
 			cgn_tune_by(tuning, slot, label.policy[i]);
