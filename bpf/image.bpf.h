@@ -76,69 +76,70 @@ static __always_inline bool cgn_cell(void *image, __u32 index, __u64 *cell)
 	return true;
 }
 
-/*
- * The answer (low half) of the last entry whose high half is at most `key`, among `count` cells from `first` on,
- * sorted.
- */
-static __always_inline bool cgn_bisect(struct cgn_reader *reader, __u32 first, __u32 count, __u32 key, __u32 *answer)
+/* The last of `count` sorted cells, from `first` on, that is at most `wanted`. */
+static __always_inline bool cgn_bisect(struct cgn_reader *reader, __u32 first, __u32 count, __u64 wanted, __u64 *cell)
 {
-	__u64 cell;
-
 	for (int step = 0; step < CGN_BISECT_STEPS && count > 1; step++) {
 		__u32 half = count >> 1;
 
-		if (!cgn_read(reader, first + half, &cell))
+		if (!cgn_read(reader, first + half, cell))
 			return false;
-		if (CGN_HI(cell) <= key) {
+		if (*cell <= wanted) {
 			first += half;
 			count -= half;
 		} else {
 			count = half;
 		}
 	}
-	if (count != 1 || !cgn_read(reader, first, &cell) || CGN_HI(cell) > key)
-		return false;
-	*answer = CGN_LO(cell);
-	return true;
+	return count == 1 && cgn_read(reader, first, cell) && *cell <= wanted;
 }
 
-/* The row of an address, in the table that the header cell `table` names. */
-static __always_inline bool cgn_row4(struct cgn_reader *reader, __u32 blob, __u64 table, __u32 address, __u32 *row)
+/* Follows index nodes, by the bits at the top of `high`, to a list or a row. */
+static __always_inline bool cgn_indexed(struct cgn_reader *reader, __u32 blob, __u64 high, __u64 *node)
 {
-	__u32 bits = CGN_LO(table);
-	__u64 root;
+	for (int step = 0; step < CGN_TABLE_INDEXES && CGN_LO(*node) & CGN_NODE_INDEX; step++) {
+		__u32 position = CGN_LO(*node) >> CGN_NODE_SHIFT & 63, bits = CGN_LO(*node) & 31;
 
-	if (bits > 16)
-		return false;
-	if (!cgn_read(reader, blob + CGN_HI(table) + (__u32)((__u64)address >> (32 - bits)), &root))
-		return false;
-	*row = CGN_HI(root) - 1; /* of a zero no row */
-	return !CGN_LO(root) || cgn_bisect(reader, blob + CGN_HI(root), CGN_LO(root), address, row);
-}
-
-/* The same by strides: a list of what the first 16 bits can be, then lists of what the next 32 can be. */
-static __always_inline bool cgn_row6(struct cgn_reader *reader, __u32 blob, __u64 table, const __u64 address[2],
-				     __u32 *row)
-{
-	__u64 high = address[0] << 16 | address[1] >> 48, low = address[1] << 16, list;
-	__u32 key = address[0] >> 48, answer;
-
-	if (CGN_LO(table) || !cgn_read(reader, blob + CGN_HI(table), &list))
-		return false;
-	*row = CGN_HI(list) - 1; /* of a zero no row */
-	if (!CGN_LO(list))
-		return true;
-	for (int stride = 0; stride < CGN_STRIDES; stride++) {
-		if (!cgn_bisect(reader, blob + CGN_HI(list), CGN_LO(list), key, &answer))
+		/* In two steps: a shift by 64 is undefined. */
+		if (!cgn_read(reader, blob + CGN_HI(*node) + (__u32)(high << position >> 32 >> (32 - bits)), node))
 			return false;
-		*row = answer;
-		if (!(answer & CGN_STRIDE_MORE))
+	}
+	return !(CGN_LO(*node) & CGN_NODE_INDEX);
+}
+
+/* 64 bits of an address from one of its bits on, with zeros behind its last. */
+static __always_inline __u64 cgn_bits(const __u64 address[2], __u32 from)
+{
+	if (from >= 64)
+		return address[1] << (from & 63);
+	return from ? address[0] << from | address[1] >> (64 - from) : address[0];
+}
+
+/* The row of an address, which begins with the bit `from`, in the table that begins with `node`. */
+static __always_inline bool cgn_row(struct cgn_reader *reader, __u32 blob, __u64 node, const __u64 address[2],
+				    __u32 from, __u32 *row)
+{
+	__u64 bits, entry;
+	__u32 skip;
+
+	for (int list = 0; list < CGN_TABLE_LISTS && from < 128; list++) {
+		bits = cgn_bits(address, from);
+		if (!cgn_indexed(reader, blob, bits, &node))
+			return false;
+		*row = CGN_HI(node) - 1; /* of a zero no row */
+		if (!CGN_LO(node))
 			return true;
-		if (!cgn_read(reader, blob + (answer & ~CGN_STRIDE_MORE), &list))
+		skip = CGN_LO(node) >> CGN_NODE_SHIFT;
+		if (skip > CGN_TABLE_SKIP ||
+		    !cgn_bisect(reader, blob + CGN_HI(node), CGN_LO(node) & ((1 << CGN_NODE_SHIFT) - 1),
+				bits << skip | ((1 << CGN_TABLE_ANSWER_BITS) - 1), &entry))
 			return false;
-		key = high >> 32;
-		high = high << 32 | low >> 32;
-		low <<= 32;
+		*row = entry & ((1 << CGN_TABLE_ANSWER_BITS) - 1);
+		if (!(*row & CGN_TABLE_MORE))
+			return true;
+		if (!cgn_read(reader, blob + (*row & ~CGN_TABLE_MORE), &node))
+			return false;
+		from += skip + CGN_TABLE_KEY_BITS;
 	}
 	return false;
 }

@@ -57,9 +57,11 @@ static __always_inline __u64 cgn_stricter(__u64 first, __u64 second)
 static __always_inline bool cgn_reference_of_port(struct cgn_reader *reader, __u32 blob, __u64 list, __u16 port,
 						  __u32 *reference)
 {
-	*reference = CGN_HI(list);
-	if (CGN_LO(list) && !cgn_bisect(reader, blob + CGN_HI(list), CGN_LO(list), port, reference))
+	__u64 entry = CGN_HI(list);
+
+	if (CGN_LO(list) && !cgn_bisect(reader, blob + CGN_HI(list), CGN_LO(list), (__u64)port << 32 | ~0u, &entry))
 		return false;
+	*reference = CGN_LO(entry);
 	return *reference != CGN_REF_CORRUPT;
 }
 
@@ -85,20 +87,14 @@ static __always_inline bool cgn_classify(const struct cgn_call *call, struct cgn
 					 __u32 blob, __u32 *reference)
 {
 	__u32 direction = call->direction & (CGN_DIR_COUNT - 1), contexts, row;
+	bool is_v4 = call->family == CGN_FAMILY_V4;
 	__u64 table, rows, list;
 
+	if (!cgn_read(reader, header + (is_v4 ? CGN_POLICY_V4 : CGN_POLICY_V6) + direction, &table) ||
+	    !cgn_read(reader, header + CGN_POLICY_ROWS + direction, &rows) ||
+	    !cgn_row(reader, blob, table, call->address, is_v4 ? 96 : 0, &row))
+		return false;
 	contexts = direction == CGN_DIR_EGRESS ? CGN_EGRESS_CONTEXTS : CGN_BIND_CONTEXTS;
-	if (call->family == 4) {
-		if (!cgn_read(reader, header + CGN_POLICY_V4 + direction, &table) ||
-		    !cgn_read(reader, header + CGN_POLICY_ROWS + direction, &rows) ||
-		    !cgn_row4(reader, blob, table, call->address[1], &row))
-			return false;
-	} else {
-		if (!cgn_read(reader, header + CGN_POLICY_V6 + direction, &table) ||
-		    !cgn_read(reader, header + CGN_POLICY_ROWS + direction, &rows) ||
-		    !cgn_row6(reader, blob, table, call->address, &row))
-			return false;
-	}
 	if (row >= CGN_LO(rows) || call->context >= contexts)
 		return false;
 	if (!cgn_read(reader, blob + CGN_HI(rows) + row * contexts + call->context, &list))

@@ -15,7 +15,22 @@ from cgnetd.policy.ranges import merged, subtracted
 from cgnetd.policy.types import AddressRanges, Range
 
 BITS = {4: 32, 6: 128}
-STRIDES = (0, 8, 12, 16, 24, 32, 48, 64, 80, 96, 112)  # depths at which tables change from one step to the next
+STRIDES = (
+    0,
+    8,
+    9,
+    12,
+    16,
+    24,
+    32,
+    39,
+    48,
+    64,
+    78,
+    87,
+    96,
+    112,
+)  # depths at which tables change from one step to the next
 Prefix = tuple[int, int]  # first address and length
 Drawn = list[list[Prefix]]  # prefixes by the set that they go into
 

@@ -13,7 +13,7 @@ import pytest
 from cgnetd.datapath import abi
 
 INCLUDE = Path(__file__).parents[2] / "bpf" / "include"
-HEADERS = (INCLUDE / "cgnetd" / "abi.h", INCLUDE / "cgnetd" / "views.h")
+HEADERS = (INCLUDE / "cgnetd" / "abi.h", INCLUDE / "cgnetd" / "tables.h", INCLUDE / "cgnetd" / "views.h")
 TEXT = "".join(header.read_text() for header in HEADERS)
 DEFINE = re.compile(r"^#define (CGN_\w+) ", re.MULTILINE)
 ENUMERATOR = re.compile(r"^\s+(CGN_\w+) = ", re.MULTILINE)

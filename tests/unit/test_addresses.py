@@ -11,8 +11,9 @@ from random import Random
 import pytest
 
 from cgnetd.datapath import abi
-from cgnetd.datapath.addresses import V4, V6, Family, Pieces, table_cells
-from cgnetd.datapath.reader import CellReader
+from cgnetd.datapath.addresses import V4, V6, Family, Pieces
+from cgnetd.datapath.reader import LOW, CellReader
+from cgnetd.datapath.tables import BARE_ENTRIES, MAX_INDEX_BITS, table_cells
 
 LENGTHS = (0, 1, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 79, 80, 81, 95, 96, 97, 111, 112, 113, 127, 128)
 NEAR = (4, 8, 16, 17, 32, 33, 48, 64, 80, 81, 96, 112)  # bits in which neighbours differ at most
@@ -47,18 +48,45 @@ def test_table_names_the_row_of_every_address(family: Family, near: bool) -> Non
     for count in (0, 1, 2, 10, 31, 32, 33, 100, 1000) * 4:
         pieces = random_pieces(random, family, count, near=near)
         offset = random.choice([0, 7, abi.BLOCK_CELLS - 2])
-        cells, bits = table_cells(family, pieces, offset)
+        cells, node = table_cells(family, pieces, offset)
         reader = CellReader(array("Q", bytes(8 * offset)) + cells)
-        row_of = reader.row4 if family is V4 else reader.row6
         for address in asked(random, family, pieces):
             expected = pieces.rows[bisect_right(pieces.starts, address) - 1]
-            assert row_of(0, abi.cell(offset, bits), address) == expected, f"{address:x} among {count}"
+            aligned = address << 128 - family.bits
+            assert reader.row(0, node, aligned >> 64, aligned & LOW) == expected, f"{address:x} among {count}"
 
 
-def test_prefixes_of_providers_take_two_cells_each() -> None:
+def test_prefixes_of_providers_take_two_cells_each_and_their_index_one() -> None:
     starts = [0]
     for number in range(10_000):
         starts += [0x2A00 << 112 | number << 81, (0x2A00 << 112 | number << 81) + (1 << 80)]
-    cells, bits = table_cells(V6, Pieces(starts, [number % 2 for number in range(len(starts))]), 0)
-    assert bits == 0
-    assert len(cells) <= 2 * 10_000 + 8
+    cells, _ = table_cells(V6, Pieces(starts, [number % 2 for number in range(len(starts))]), 0)
+    assert len(cells) <= 3 * 10_000
+
+
+@pytest.mark.parametrize(("count", "bits"), [(BARE_ENTRIES, 0), (33, 5), (1000, 9), (1 << 20, MAX_INDEX_BITS)])
+def test_the_index_grows_with_the_table(count: int, bits: int) -> None:
+    starts = [(number << 32) // count for number in range(count)]
+    _, node = table_cells(V4, Pieces(starts, [n % 2 for n in range(count)]), 0)
+    assert bool(abi.lo(node) & abi.NODE_INDEX) == bool(bits)
+    if bits:
+        assert abi.lo(node) & 31 == bits
+
+
+@pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
+def test_no_list_is_long_where_pieces_are_even(family: Family) -> None:
+    step, count = family.bits - 20, 1 << 20
+    shifts = {V4: 0, V6: 3}  # all IPv6 pieces in one eighth of the addresses
+    starts = [number << step - shifts[family] for number in range(0, count, 7)]
+    cells, node = table_cells(family, Pieces(starts, [n % 2 for n in range(len(starts))]), 0)
+    assert max(list_lengths(cells, node)) <= BARE_ENTRIES
+
+
+def list_lengths(cells: array[int], node: int) -> Iterator[int]:
+    """Of all lists that indexes lead to."""
+    size = abi.lo(node)
+    if size & abi.NODE_INDEX:
+        for at in range(abi.hi(node), abi.hi(node) + (1 << (size & 31))):
+            yield from list_lengths(cells, cells[at])
+    elif size:
+        yield size & (1 << abi.NODE_SHIFT) - 1

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from cgnetd.datapath import abi
-from cgnetd.datapath.addresses import BARE_ENTRIES, MAX_ROOT_BITS, V4, V6, root_bits
 from cgnetd.datapath.blob import compile_policy
 from cgnetd.datapath.cache import BlobCache
 from cgnetd.datapath.compile import Image, compile_image, image_digest
@@ -145,12 +144,6 @@ def test_neighbouring_ranges_with_one_outcome_are_one_entry() -> None:
     halves = [egress(Action.DENY, AddressRanges(v4=((i << 24, (i << 24) + 0xFFFFFF),))) for i in range(8)]
     first_rule_only = policy(egress(Action.DENY, AddressRanges(v4=((0, (1 << 32) - 1),))), *halves)
     assert compile_policy(first_rule_only).sizes.entries == 2  # one a family
-
-
-@pytest.mark.parametrize(("entries", "bits"), [(1, 0), (BARE_ENTRIES, 0), (33, 5), (1000, 9), (1 << 20, MAX_ROOT_BITS)])
-def test_the_root_grows_with_the_table(entries: int, bits: int) -> None:
-    assert root_bits(V4, entries) == bits
-    assert root_bits(V6, entries) == 0
 
 
 def test_a_table_answers_at_every_boundary() -> None:

@@ -25,17 +25,16 @@
 #ifndef __bpf__
 #include <linux/types.h>
 #endif
+#include "tables.h"
 #include "views.h"
 
 #define CGN_MAGIC 0x6e676331u /* "1cgn" */
-#define CGN_ABI_VERSION 3
+#define CGN_ABI_VERSION 4
 
 #define CGN_SLOTS 2
 #define CGN_CHAIN_MAX 26 /* policies that can govern one cgroup, excluded ones counted */
 #define CGN_NAME_MAX 256 /* a cgroup's name with its NUL: NAME_MAX + 1 */
 #define CGN_BLOCK_CELLS 8192 /* of an image, which is whole blocks: one look-up finds all cells of a block */
-#define CGN_STRIDES 5 /* of an IPv6 address: 16 bits, then 32 each */
-#define CGN_STRIDE_MORE 0x80000000u
 #define CGN_BISECT_STEPS 24 /* a bisection covers up to 2^24 entries */
 
 /* Hooks as rules and events name them. */
@@ -122,7 +121,7 @@ enum cgn_action {
 #define CGN_POLICY_CELLS 32
 #define CGN_POLICY_BASE 0 /* base of this policy's blob | id of its first rule */
 #define CGN_POLICY_FLAGS 1 /* CGN_POLICY_* flags | enum cgn_tier */
-#define CGN_POLICY_V4 2 /* + direction: address table. root offset in the blob | root bits */
+#define CGN_POLICY_V4 2 /* + direction: first node of the address table (tables.h) */
 #define CGN_POLICY_V6 4 /* + direction: the same */
 #define CGN_POLICY_ROWS 6 /* + direction: offset of the rows in the blob | row count */
 #define CGN_POLICY_OPAQUE 8 /* + enum cgn_proto or CGN_OPAQUE_RAW: 0 | rule reference; 7 cells, 8..14 */
@@ -148,15 +147,6 @@ enum cgn_tier {
 };
 
 /*
- * Address table: a root of 2^bits cells indexed by the top `bits` bits of the address (bits 0..16), each cell a list,
- * `offset in the blob of the first entry | entry count`, or `row + 1 | 0` if one row holds for all. Entries are sorted;
- * the first one of a list starts at or before all that is looked for in it, so that the answer is always the last entry
- * with start <= key.
- * IPv4 entry: start address (host order) | row. Neighbouring root cells may share entries.
- * IPv6: the root is one cell, and entries are start | answer, both about a stride of the address: the first 16 bits in
- * the list of the root, then 32 more in each list that follows. The answer is a row, or CGN_STRIDE_MORE + the offset in
- * the blob of a cell that is a list, about the next stride. Zeros follow the last bit of an address.
- *
  * Row: CGN_EGRESS_CONTEXTS or CGN_BIND_CONTEXTS cells, one a context: `offset in the blob of a port list | entry
  * count`, or `rule reference | 0` for all ports. Port list: cells sorted by first port: `first port | rule reference`;
  * the first entry starts at port 0.

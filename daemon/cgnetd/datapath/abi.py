@@ -14,14 +14,12 @@ from typing import Final
 BYTE_ORDER: Final = sys.byteorder
 
 MAGIC: Final = 0x6E676331
-ABI_VERSION: Final = 3
+ABI_VERSION: Final = 4
 
 SLOTS: Final = 2
 CHAIN_MAX: Final = 26
 NAME_MAX: Final = 256
 BLOCK_CELLS: Final = 8192
-STRIDES: Final = 5
-STRIDE_MORE: Final = 0x80000000
 BISECT_STEPS: Final = 24
 
 HOOK_CONNECT: Final = 0
@@ -103,6 +101,15 @@ POLICY_TUNES_TCP: Final = 1 << 5
 TIER_ADMIN: Final = 0
 TIER_NORMAL: Final = 1
 TIER_BASELINE: Final = 2
+
+NODE_INDEX: Final = 0x80000000
+NODE_SHIFT: Final = 24
+TABLE_KEY_BITS: Final = 39
+TABLE_ANSWER_BITS: Final = 25
+TABLE_MORE: Final = 0x1000000
+TABLE_SKIP: Final = 24
+TABLE_LISTS: Final = 4
+TABLE_INDEXES: Final = 8
 
 REF_CORRUPT: Final = 0
 REF_NONE: Final = 1

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cgnetd.datapath import abi
-from cgnetd.datapath.addresses import V4, V6, Family, Pieces, sweep, table_cells
+from cgnetd.datapath.addresses import V4, V6, Family, Pieces, sweep
 from cgnetd.datapath.budget import DEFAULT_LIMIT_CELLS, Budget
 from cgnetd.datapath.names import NameAutomaton, NumberedRule, name_cells, unsure_references
 from cgnetd.datapath.opaque import opaque_references
@@ -22,6 +22,7 @@ from cgnetd.datapath.ports import PortLists
 from cgnetd.datapath.rows import BIND_CONTEXTS, EGRESS_CONTEXTS, FORESEEN_FROM, Context, Rows, meetings
 from cgnetd.datapath.rules import has_bind, has_egress, has_socket, has_unix, rules_of, tunes_tcp
 from cgnetd.datapath.sockets import socket_references, tcp_cells
+from cgnetd.datapath.tables import table_cells
 from cgnetd.policy.types import Action, AddressRanges, Policy, Range
 
 
@@ -157,10 +158,10 @@ def _assemble(
         header[abi.POLICY_ROWS + section.direction] = abi.cell(len(cells), section.rows.count)
         cells.extend(section.rows.cells)
         for family, pieces in tables:
-            table, bits = table_cells(family, pieces, len(cells))
+            table, node = table_cells(family, pieces, len(cells))
             budget.spend_cells(len(table))
             first_cell = abi.POLICY_V4 if family is V4 else abi.POLICY_V6
-            header[first_cell + section.direction] = abi.cell(len(cells), bits)
+            header[first_cell + section.direction] = node
             entries += len(pieces.starts)
             cells.extend(table)
     return cells, entries

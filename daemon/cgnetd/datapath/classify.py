@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cgnetd.datapath import abi
-from cgnetd.datapath.reader import CellReader, CorruptImageError
+from cgnetd.datapath.reader import LOW, WORD, CellReader, CorruptImageError
 from cgnetd.datapath.rows import PROTOCOLS
 from cgnetd.datapath.rules import EPERM
 from cgnetd.datapath.sockets import socket_context
@@ -96,9 +96,10 @@ class Classifier(CellReader):
         """Address -> row -> port list -> rule reference."""
         contexts = abi.EGRESS_CONTEXTS if call.direction == abi.DIR_EGRESS else abi.BIND_CONTEXTS
         if call.family == abi.FAMILY_V4:
-            row = self.row4(blob, self.cell(header + abi.POLICY_V4 + call.direction), call.address)
+            row = self.row(blob, self.cell(header + abi.POLICY_V4 + call.direction), call.address << 32, 0)
         else:
-            row = self.row6(blob, self.cell(header + abi.POLICY_V6 + call.direction), call.address)
+            node = self.cell(header + abi.POLICY_V6 + call.direction)
+            row = self.row(blob, node, call.address >> 64, call.address & LOW)
         rows = self.cell(header + abi.POLICY_ROWS + call.direction)
         if row >= abi.lo(rows):
             raise CorruptImageError(f"read image: there is no row {row}")
@@ -109,10 +110,10 @@ class Classifier(CellReader):
         first, count = blob + abi.hi(port_list), abi.lo(port_list)
         if not count:
             return abi.hi(port_list)
-        reference = self.bisect(first, count, call.port)
+        reference = abi.lo(self.bisect(first, count, call.port << 32 | WORD))
         if call.hook is not Hook.POST_BIND or reference == abi.REF_CORRUPT:
             return reference
-        ephemeral = self.bisect(first, count, 0)
+        ephemeral = abi.lo(self.bisect(first, count, WORD))
         if ephemeral == abi.REF_CORRUPT:
             return ephemeral
         if reference == abi.REF_NONE or (ephemeral != abi.REF_NONE and ephemeral < reference):

@@ -64,44 +64,50 @@ class CellReader:
         """abi.TIER_* of a policy."""
         return abi.lo(self.cell(self.header(policy_id) + abi.POLICY_FLAGS))
 
-    def row4(self, blob: int, table: int, address: int) -> int:
-        """The row of an IPv4 address, in the table that the header cell `table` names."""
-        bits = self._root_bits(table)
-        root = self.cell(blob + abi.hi(table) + (address >> (32 - bits)))
-        if not abi.lo(root):
-            return abi.hi(root) - 1 & WORD
-        return self.bisect(blob + abi.hi(root), abi.lo(root), address)
-
-    def row6(self, blob: int, table: int, address: int) -> int:
-        """The row of an IPv6 address, likewise."""
-        found, bits = self.cell(blob + abi.hi(table)), 112
-        if abi.lo(table):
-            raise CorruptImageError("read image: an IPv6 table with a root")
-        if not abi.lo(found):
-            return abi.hi(found) - 1 & WORD
-        for _ in range(abi.STRIDES):
-            key = address >> bits if bits >= 0 else address << -bits
-            answer = self.bisect(blob + abi.hi(found), abi.lo(found), key & WORD)
-            if not answer & abi.STRIDE_MORE:
+    def row(self, blob: int, node: int, high: int, low: int) -> int:
+        """The row of an address, whose first bit is the top one of `high`, in the table that begins with `node`."""
+        for _ in range(abi.TABLE_LISTS):
+            node = self._indexed(blob, node, high)
+            size = abi.lo(node)
+            if not size:
+                return abi.hi(node) - 1 & WORD
+            skip, count = size >> abi.NODE_SHIFT, size & (1 << abi.NODE_SHIFT) - 1
+            if skip > abi.TABLE_SKIP:
+                raise CorruptImageError(f"read image: a list behind {skip} bits")
+            wanted = high << skip & LOW | (1 << abi.TABLE_ANSWER_BITS) - 1
+            answer = self.bisect(blob + abi.hi(node), count, wanted) & (1 << abi.TABLE_ANSWER_BITS) - 1
+            if not answer & abi.TABLE_MORE:
                 return answer
-            found = self.cell(blob + (answer & ~abi.STRIDE_MORE))
-            bits -= 32
-        raise CorruptImageError("read image: an IPv6 table has more strides than an address")
+            node = self.cell(blob + (answer & ~abi.TABLE_MORE))
+            rest = (high << 64 | low) << skip + abi.TABLE_KEY_BITS
+            high, low = rest >> 64 & LOW, rest & LOW
+        raise CorruptImageError("read image: an address table has more lists than an address")
 
-    def bisect(self, first: int, count: int, key: int) -> int:
-        """Lower half of the last of `count` sorted cells, from `first` on, whose upper half is at most `key`."""
+    def _indexed(self, blob: int, node: int, high: int) -> int:
+        """The list or row that indexes lead to."""
+        for _ in range(abi.TABLE_INDEXES):
+            if not abi.lo(node) & abi.NODE_INDEX:
+                break
+            position, bits = abi.lo(node) >> abi.NODE_SHIFT & 63, abi.lo(node) & 31
+            node = self.cell(blob + abi.hi(node) + ((high << position & LOW) >> 64 - bits))
+        if abi.lo(node) & abi.NODE_INDEX:
+            raise CorruptImageError("read image: too many indexes follow each other")
+        return node
+
+    def bisect(self, first: int, count: int, wanted: int) -> int:
+        """The last of `count` sorted cells, from `first` on, that is at most `wanted`."""
         for _ in range(abi.BISECT_STEPS):
             if count <= 1:
                 break
             half = count >> 1
-            if abi.hi(self.cell(first + half)) <= key:
+            if self.cell(first + half) <= wanted:
                 first, count = first + half, count - half
             else:
                 count = half
         entry = self.cell(first)
-        if count != 1 or abi.hi(entry) > key:
+        if count != 1 or entry > wanted:
             raise CorruptImageError("read image: a list is empty, too long, or begins too late")
-        return abi.lo(entry)
+        return entry
 
     def rule(self, rule_id: int) -> int:
         """The cell of a rule."""
@@ -164,10 +170,3 @@ class CellReader:
                 return abi.lo(edge)
             first, last = (middle + 1, last) if abi.hi(edge) < byte else (first, middle - 1)
         return abi.hi(self.cell(at))
-
-    @staticmethod
-    def _root_bits(table: int) -> int:
-        bits = abi.lo(table)
-        if bits > 16:
-            raise CorruptImageError(f"read image: a root of {bits} bits")
-        return bits
