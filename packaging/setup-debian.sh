@@ -26,6 +26,7 @@ packages=(
     chromium-headless-shell                 # a browser without a display
     redsocks haproxy squid                  # proxies written for iptables REDIRECT: they ask for SO_ORIGINAL_DST
     nftables                                # what redirects are measured against
+    iptables firewalld dbus-daemon          # beside it, what policies are; firewalld speaks on a bus of its own
 )
 case ${1-} in
 "") ;;
@@ -40,7 +41,7 @@ esac
 # What these bring; the tests start their own.
 services=(
     ssh.service ssh.socket redis-server.service postgresql.service ngtcp2d.service nftables.service
-    redsocks.service haproxy.service squid.service
+    redsocks.service haproxy.service squid.service firewalld.service
 )
 
 if ! command -v dpkg-query >/dev/null; then
