@@ -11,6 +11,7 @@
 #include "verdict.bpf.h"
 
 #define CGN_CROWD_FLOWS 64 /* new ones in a window, of calls that differ only in where they went */
+#define CGN_FIRST_FLOWS 4 /* of a cgroup: there is room for these when others have taken theirs */
 #define CGN_CGROUP_SHARE 32 /* a cgroup gets one of so many parts of cgn_flows, and as much for collected flows */
 
 struct bpf_map___limits {
@@ -134,26 +135,43 @@ static __always_inline void cgn_flow_describe(struct cgn_flow_value *flow, const
 static const struct cgn_flow_value cgn_new_flow;
 static const __u64 cgn_no_flows;
 
-/* How many flows a cgroup may have: one that storms must leave room for the first flows of others. */
-static __always_inline __u64 cgn_cgroup_flows(void)
+/* The count of a cgroup's flows, or of everybody's; NULL if there is no room for one: then nothing is held back. */
+static __always_inline __u64 *cgn_quota(const __u64 *cgroup_id)
 {
-	return ((struct bpf_map___limits *)&cgn_flows)->max_entries / CGN_CGROUP_SHARE;
+	__u64 *flows = bpf_map_lookup_elem(&cgn_quotas, cgroup_id);
+
+	if (flows)
+		return flows;
+	bpf_map_update_elem(&cgn_quotas, cgroup_id, &cgn_no_flows, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&cgn_quotas, cgroup_id);
 }
 
-/* Makes the flow of the key, unless its cgroup has `limit` flows already; NULL if there is no room. */
-static __always_inline struct cgn_flow_value *cgn_flow_add(const struct cgn_flow_key *key, __u64 limit)
+/*
+ * Whether one more flow is made, of a cgroup that has `mine` of `all`. A cgroup that storms leaves room for the first
+ * flows of others, and single destinations leave room for collected flows, where calls go that have no other place.
+ */
+static __always_inline bool cgn_quota_allows(bool collected, __u64 mine, __u64 all)
 {
-	__u64 *flows = bpf_map_lookup_elem(&cgn_quotas, &key->cgroup_id);
+	__u64 max = ((struct bpf_map___limits *)&cgn_flows)->max_entries;
 
-	if (!flows) {
-		bpf_map_update_elem(&cgn_quotas, &key->cgroup_id, &cgn_no_flows, BPF_NOEXIST);
-		flows = bpf_map_lookup_elem(&cgn_quotas, &key->cgroup_id);
-	}
-	/* Without a quota, for want of room, what limits is the table of flows. */
-	if (flows && *flows >= limit)
+	if (collected)
+		return mine < 2 * max / CGN_CGROUP_SHARE;
+	return mine < max / CGN_CGROUP_SHARE && all < (mine < CGN_FIRST_FLOWS ? max / 8 * 7 : max / 4 * 3);
+}
+
+/* Makes the flow of the key; NULL if there is no room for it. */
+static __always_inline struct cgn_flow_value *cgn_flow_add(const struct cgn_flow_key *key)
+{
+	__u64 everybody = CGN_QUOTA_EVERYBODY, *mine = cgn_quota(&key->cgroup_id), *all = cgn_quota(&everybody);
+
+	if (!cgn_quota_allows(key->flags & CGN_FLOW_COLLECTED, mine ? *mine : 0, all ? *all : 0))
 		return NULL;
-	if (!bpf_map_update_elem(&cgn_flows, key, &cgn_new_flow, BPF_NOEXIST) && flows)
-		__sync_fetch_and_add(flows, 1);
+	if (!bpf_map_update_elem(&cgn_flows, key, &cgn_new_flow, BPF_NOEXIST)) {
+		if (mine)
+			__sync_fetch_and_add(mine, 1);
+		if (all)
+			__sync_fetch_and_add(all, 1);
+	}
 	return bpf_map_lookup_elem(&cgn_flows, key);
 }
 
@@ -232,7 +250,7 @@ static __always_inline struct cgn_flow_value *cgn_flow_new(struct cgn_flow_key *
 	struct cgn_flow_value *flow, *collected;
 
 	cgn_flow_key_collect(key);
-	collected = bpf_map_lookup_elem(&cgn_flows, key) ?: cgn_flow_add(key, 2 * cgn_cgroup_flows());
+	collected = bpf_map_lookup_elem(&cgn_flows, key) ?: cgn_flow_add(key);
 	if (!collected)
 		return NULL;
 	collected->last_ns = now; /* in use: the daemon takes out what is idle */
@@ -242,7 +260,7 @@ static __always_inline struct cgn_flow_value *cgn_flow_new(struct cgn_flow_key *
 	key->address[0] = call->address[0];
 	key->address[1] = call->address[1];
 	key->port = call->port;
-	flow = cgn_flow_add(key, cgn_cgroup_flows());
+	flow = cgn_flow_add(key);
 	if (flow)
 		return flow;
 	cgn_flow_key_collect(key);

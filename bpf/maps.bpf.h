@@ -82,7 +82,11 @@ struct {
 	__type(value, struct cgn_flow_value);
 } cgn_flows SEC(".maps");
 
-/* How many flows each cgroup has. Programs count what they make; the daemon, which takes flows out, sets it right. */
+/*
+ * How many flows each cgroup has, and all together. Programs count what they make; the daemon, which takes flows out,
+ * sets it right.
+ */
+#define CGN_QUOTA_EVERYBODY 0 /* no cgroup has this id */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, CGN_QUOTAS_MAX);

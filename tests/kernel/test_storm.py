@@ -7,6 +7,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from cgnetd.datapath import abi
 from cgnetd.datapath.compile import Image, compile_image
+from cgnetd.datapath.raw import RawFlow
 from cgnetd.datapath.record import FlowRecord, decode
 from cgnetd.kernel.maps import Capacity
 from cgnetd.policy.load import Source, parse
@@ -37,7 +39,7 @@ apiVersion: cgnetd/v1
 kind: Policy
 metadata: {name: shut}
 spec:
-  subject: {cgroups: ["/storm", "/other"]}
+  subject: {cgroups: ["/storm", "/other", "/more/*"]}
   egress:
 """
 RULE = '    - {{action: deny, errno: EHOSTUNREACH, to: ["{to}"]}}\n'
@@ -132,6 +134,14 @@ def test_storm_of_one_cgroup_leaves_the_first_call_of_another_its_address(
     assert (rest.count, sum(one.count for one in mine), lost(enforcement)) == (MANY - CROWD, MANY, 0)
 
 
+def test_kernel_collects_by_what_the_daemon_calls_a_crowd(enforcement: Enforcement, storming: PrivateCgroup) -> None:
+    enforcement.load(image(POLICY))
+    storm(storming, 0, 2 * CROWD)
+    found = [RawFlow(0, key, value) for key, value in lookup_all(enforcement.store.maps["flows"])]
+    (collected,) = {one.crowd for one in found}
+    assert sum(one.key == collected for one in found) == 1
+
+
 def test_new_destinations_are_told_one_by_one_again_in_the_next_window(
     enforcement: Enforcement, storming: PrivateCgroup
 ) -> None:
@@ -171,6 +181,22 @@ def test_cgroup_that_many_rules_deny_leaves_room_for_others(
     assert [one.address_text for one in flows(enforcement, other) if not one.collected] == [address(7)]
 
 
+@pytest.mark.parametrize("enforcement", [256], indirect=True)
+def test_storm_of_many_cgroups_leaves_room_for_first_calls_and_loses_none(
+    enforcement: Enforcement, private_cgroup: PrivateCgroup, other: PrivateCgroup
+) -> None:
+    enforcement.load(image(POLICY))
+    crowd = [private_cgroup.child(f"more/{n}") for n in range(54)]
+    for cgroup in crowd[:24]:
+        storm(cgroup, 0, 20)
+    connect(other, OTHER)
+    assert [one.address_text for one in flows(enforcement, other) if not one.collected] == [OTHER]
+    for cgroup in crowd[24:]:
+        storm(cgroup, 0, 20)
+    told = [sum(one.count for one in flows(enforcement, cgroup)) for cgroup in crowd]
+    assert (told, lost(enforcement)) == ([20] * len(crowd), 0)
+
+
 def test_flows_that_are_taken_out_give_their_room_back(
     enforcement: Enforcement, storming: PrivateCgroup, other: PrivateCgroup
 ) -> None:
@@ -178,14 +204,16 @@ def test_flows_that_are_taken_out_give_their_room_back(
     storm(storming, 0, MANY)
     before_ns = max(one.last_ns for one in flows(enforcement, storming)) + 1
     connect(other, OTHER)
-    assert quotas(enforcement) == {storming.id: CROWD + 1, other.id: 2}
+    assert quotas(enforcement) == {storming.id: CROWD + 1, other.id: 2, 0: CROWD + 3}
     taken = [decode(record) for record in enforcement.store.drain_flows(before_ns)]
     assert flows(enforcement, storming) == []
-    assert quotas(enforcement) == {other.id: 2}
+    assert quotas(enforcement) == {other.id: 2, 0: 2}
     assert {one.cgroup_id for one in taken if isinstance(one, FlowRecord)} == {storming.id}
     storm(storming, 7000, CROWD)
     assert len(flows(enforcement, storming)) == CROWD + 1
-    assert quotas(enforcement) == {storming.id: CROWD + 1, other.id: 2}
+    assert quotas(enforcement) == {storming.id: CROWD + 1, other.id: 2, 0: CROWD + 3}
+    enforcement.store.drain_flows(time.clock_gettime_ns(time.CLOCK_BOOTTIME))
+    assert quotas(enforcement) == {}
 
 
 def test_quota_that_is_wrong_is_set_right(enforcement: Enforcement, storming: PrivateCgroup) -> None:
@@ -195,7 +223,7 @@ def test_quota_that_is_wrong_is_set_right(enforcement: Enforcement, storming: Pr
     connect(storming, address(1))
     assert {one.address_text for one in flows(enforcement, storming) if not one.collected} == {OTHER}
     enforcement.store.drain_flows(idle_before_ns=0)
-    assert quotas(enforcement) == {storming.id: 2}
+    assert quotas(enforcement) == {storming.id: 2, 0: 2}
     connect(storming, address(2))
     assert {one.address_text for one in flows(enforcement, storming) if not one.collected} == {OTHER, address(2)}
 

@@ -82,6 +82,8 @@ def test_socket_has_no_addresses(auditor: Auditor) -> None:
 def test_collected_flow_has_no_destination(auditor: Auditor) -> None:
     event = one(auditor, flow(flags=abi.FLOW_DENIED | abi.FLOW_COLLECTED))
     assert (event.remote_address, event.place, event.collected) == ("", "many destinations", True)
+    assert (event.local_address, event.local_port) == ("", 0)
+    assert event.sentence().startswith("denied nginx.service connect tcp many destinations (EPERM) by policy web rule")
 
 
 def test_redirected_call_tells_where_it_went(auditor: Auditor) -> None:
@@ -198,3 +200,12 @@ def test_rules_of_long_gone_generations_are_forgotten(auditor: Auditor) -> None:
         index = compile_image(PolicySet(), default_action=Action.ALLOW, generation=generation).index
         auditor.learn(index)
     assert one(auditor, flow()).rule.rule == f"rule {abi.RULE_FIRST} of generation 7"
+
+
+def test_flow_that_waits_keeps_its_names(auditor: Auditor) -> None:
+    seen = auditor.sightings([flow(cgroup=10)])
+    for generation in range(8, 20):
+        auditor.learn(compile_image(PolicySet(), default_action=Action.ALLOW, generation=generation).index)
+    (event,) = auditor.named(seen)
+    assert isinstance(event, FlowEvent)
+    assert (event.rule.rule, event.user_unit) == ("rest", "a.scope")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cgnetd.datapath import abi
+from cgnetd.datapath.raw import RawFlow, raw_flow
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +123,8 @@ def decode(data: bytes | memoryview) -> FlowRecord | CgroupRecord:
     """One record of the ring; bytes behind it are ignored. ValueError for one of an unknown type, or cut short."""
     raw = bytes(data)
     kind = int.from_bytes(raw[:4], abi.BYTE_ORDER)
-    if kind == abi.RECORD_FLOW and len(raw) >= abi.FLOW_RECORD.size:
-        return _flow(raw[: abi.FLOW_RECORD.size])
+    if (flow := raw_flow(raw)) is not None:
+        return decode_flow(flow)
     if kind == abi.RECORD_CGROUP and len(raw) >= abi.CGROUP_RECORD.size:
         _, error, cgroup_id, parent_id, name = abi.CGROUP_RECORD.unpack(raw[: abi.CGROUP_RECORD.size])
         return CgroupRecord(-error, cgroup_id, parent_id, _text(name, "surrogateescape"))
@@ -137,12 +138,12 @@ def address_text(family: int, address: int) -> str:
     return str(ipaddress.IPv4Address(address) if family == 4 else ipaddress.IPv6Address(address))
 
 
-def _flow(raw: bytes) -> FlowRecord:
-    count, key_bytes, value_bytes = abi.FLOW_RECORD.unpack(raw)[2:]
-    key = _Key(*abi.FLOW_KEY.unpack(key_bytes))
-    value = _Value(*abi.FLOW_VALUE.unpack(value_bytes))
+def decode_flow(flow: RawFlow) -> FlowRecord:
+    """Everything that the kernel wrote of it."""
+    key = _Key(*abi.FLOW_KEY.unpack(flow.key))
+    value = _Value(*abi.FLOW_VALUE.unpack(flow.value))
     return FlowRecord(
-        count=count,
+        count=flow.calls,
         generation=key.generation,
         rule_id=key.rule,
         shadow_rule_id=key.shadow_rule,

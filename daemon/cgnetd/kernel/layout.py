@@ -38,6 +38,7 @@ FLOW_KEY_CGROUP = struct.Struct("=24xQ16x")  # cgroup_id
 FLOW_RECORD_HEAD = struct.Struct("=IIQ")  # type, reserved, count
 RECORD_FLOW = 1
 QUOTA = struct.Struct("=Q")  # both key and value: a cgroup id, how many flows it has
+QUOTA_EVERYBODY = 0  # instead of a cgroup id: how many all of them have
 
 CACHED_BYTES = 48  # struct cgn_cached of bpf/maps.bpf.h, which only the programs read
 CACHE_ENTRIES = 1024  # a CPU

@@ -227,13 +227,14 @@ class Store:
             self._set_quotas(left)
         return [record for record in (_flow_record(key, value) for key, value in records) if record]
 
-    def _set_quotas(self, left: Mapping[bytes, int]) -> None:
-        """Tell the programs how many flows each cgroup has left. Those that they make while this goes on are counted
-        the next time: until then a cgroup may have some more than its share."""
+    def _set_quotas(self, left: Counter[bytes]) -> None:
+        """Tell the programs how many flows each cgroup has left, and all together. Those that they make while this goes
+        on are counted the next time: until then a cgroup may have some more than its share."""
         quotas = self.maps["quotas"]
+        counts = {**left, layout.QUOTA.pack(layout.QUOTA_EVERYBODY): left.total()} if left else {}
         told = dict(lookup_all(quotas))
-        delete_many(quotas, [key for key in told if key not in left])
-        wanted = {key: layout.QUOTA.pack(count) for key, count in left.items()}
+        delete_many(quotas, [key for key in told if key not in counts])
+        wanted = {key: layout.QUOTA.pack(count) for key, count in counts.items()}
         update_many(quotas, {key: value for key, value in wanted.items() if told.get(key, value) != value})
 
     # -- pins ---------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records of the kernel -> events with names: rules, cgroup paths, units, times of the wall.
 
-Must not know where records are read from nor where events go.
+In two steps, for naming takes twenty times as long as all else, and of a storm little is told: `sightings` keeps what
+names will be made from, `named` makes them. Must not know where records are read from nor where events go.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from cgnetd.datapath import abi
-from cgnetd.datapath.record import CgroupRecord, FlowRecord, decode
+from cgnetd.datapath.raw import RawFlow, raw_flow
+from cgnetd.datapath.record import CgroupRecord, FlowRecord, decode, decode_flow
 from cgnetd.datapath.rules import RuleIndex
 from cgnetd.service.cgroup_paths import CgroupPaths
 from cgnetd.service.clock import boottime_offset_ns
@@ -47,6 +50,19 @@ _REASONS = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A flow, with where its names will be found whatever is loaded or removed meanwhile."""
+
+    flow: RawFlow
+    path: str  # of the cgroup that decided
+    index: RuleIndex | None  # of its generation
+
+    def with_later(self, later: Sighting) -> Sighting:
+        """Both in one; `later` is of the same crowd."""
+        return Sighting(self.flow.with_later(later.flow), later.path or self.path, later.index)
+
+
 class Auditor:
     """Gives records their names. Remembers the rules of the last generations and the paths of cgroups."""
 
@@ -63,19 +79,34 @@ class Auditor:
             self._indexes.popitem(last=False)
 
     def records(self, batch: Iterable[bytes]) -> list[Record]:
-        """The events of a batch; a new cgroup makes none, but its path is known from then on."""
-        offset_ns = boottime_offset_ns()
-        return [found for data in batch if (found := self._record(data, offset_ns)) is not None]
+        """The events of a batch."""
+        return self.named(self.sightings(batch))
 
-    def _record(self, data: bytes, offset_ns: int) -> Record | None:
+    def sightings(self, batch: Iterable[bytes]) -> list[Sighting | Message]:
+        """What a batch tells of; a new cgroup makes none, but its path is known from then on."""
+        return [found for data in batch if (found := self._sighting(data)) is not None]
+
+    def named(self, seen: Iterable[Sighting | Message]) -> list[Record]:
+        """The events that these are."""
+        offset_ns = boottime_offset_ns()
+        return [self._flow(one, offset_ns) if isinstance(one, Sighting) else one for one in seen]
+
+    def _sighting(self, data: bytes) -> Sighting | Message | None:
+        flow = raw_flow(data)
+        if flow is None:
+            return self._cgroup(data)
+        generation, rule_id, cgroup_id = flow.head
+        self.doubts += rule_id in _DOUBTFUL
+        return Sighting(flow, self._paths.path(cgroup_id), self._indexes.get(generation))
+
+    def _cgroup(self, data: bytes) -> Message | None:
         try:
             record = decode(data)
         except ValueError:
+            record = None
+        if not isinstance(record, CgroupRecord):
             self.undecodable += 1
             return None
-        if isinstance(record, FlowRecord):
-            self.doubts += record.rule_id in _DOUBTFUL
-            return self._flow(record, offset_ns)
         self.doubts += bool(record.error)
         self._paths.learn(record.cgroup_id, record.parent_id, record.name)
         return self._label_failed(record) if record.error else None
@@ -87,14 +118,14 @@ class Auditor:
         fields = {"cgroup": path, "cgroup_id": record.cgroup_id, "errno": errno_name(record.error)}
         return Message(Kind.LABEL_FAILED, time.time_ns(), text, fields)
 
-    def _flow(self, record: FlowRecord, offset_ns: int) -> FlowEvent:
-        path = self._paths.path(record.cgroup_id)
+    def _flow(self, seen: Sighting, offset_ns: int) -> FlowEvent:
+        record, path, index = decode_flow(seen.flow), seen.path, seen.index
         units = units_of(path)
         last_ns = record.last_ns + offset_ns
         local, remote = _places(record)
         new = (record.new_address_text, record.new_port) if _has_new_address(record) else _NOWHERE
         unix = record.family == abi.FAMILY_UNIX
-        leads_to = self._leads_to(record.generation, record.rule_id)
+        leads_to = _leads_to(index, record.rule_id)
         return FlowEvent(
             time_ns=time.time_ns(),
             denied=record.denied,
@@ -107,8 +138,8 @@ class Auditor:
             remote_address=remote[0],
             remote_port=remote[1],
             errno=errno_name(record.errno),
-            rule=self._rule(record.generation, record.rule_id),
-            shadow_rule=self._rule(record.generation, record.shadow_rule_id),
+            rule=_rule(index, record.generation, record.rule_id),
+            shadow_rule=_rule(index, record.generation, record.shadow_rule_id),
             generation=record.generation,
             cgroup_id=record.cgroup_id,
             cgroup=path,
@@ -133,17 +164,17 @@ class Auditor:
             reason=_reason(record.reason, leads_to),
         )
 
-    def _leads_to(self, generation: int, rule_id: int) -> str:
-        """Where a rule sends calls, in words."""
-        index = self._indexes.get(generation)
-        return index.refs[rule_id].to if index is not None and rule_id < len(index.refs) else ""
 
-    def _rule(self, generation: int, rule_id: int) -> RuleName:
-        index = self._indexes.get(generation)
-        if index is None or rule_id >= len(index.refs):
-            return RuleName("", f"rule {rule_id} of generation {generation}", "", 0)
-        ref = index.refs[rule_id]
-        return RuleName(ref.policy, ref.rule, ref.file, ref.line)
+def _leads_to(index: RuleIndex | None, rule_id: int) -> str:
+    """Where a rule sends calls, in words."""
+    return index.refs[rule_id].to if index is not None and rule_id < len(index.refs) else ""
+
+
+def _rule(index: RuleIndex | None, generation: int, rule_id: int) -> RuleName:
+    if index is None or rule_id >= len(index.refs):
+        return RuleName("", f"rule {rule_id} of generation {generation}", "", 0)
+    ref = index.refs[rule_id]
+    return RuleName(ref.policy, ref.rule, ref.file, ref.line)
 
 
 Place = tuple[str, int]
@@ -155,7 +186,7 @@ def _places(record: FlowRecord) -> tuple[Place, Place]:
     asked = _NOWHERE if record.collected else (record.address_text, record.port)
     if record.hook in _BINDS:
         return asked, _NOWHERE
-    if record.hook not in _EGRESS or record.family == abi.FAMILY_UNIX:
+    if record.collected or record.hook not in _EGRESS or record.family == abi.FAMILY_UNIX:
         return _NOWHERE, _NOWHERE
     return (record.local_address_text, record.local_port), asked
 

@@ -13,12 +13,15 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable
 
-from cgnetd.service.events import FlowEvent, Record
+from cgnetd.service.audit import Sighting
+from cgnetd.service.events import Message
 
 EACH = 32
 BURST = 1000  # records at once, after a quiet time
 RATE = 100  # records a second from then on: 4000 in any 30 seconds
 CROWDS_MAX = 4096  # that wait at once
+
+Told = Sighting | Message
 
 
 class Crowd:
@@ -28,27 +31,27 @@ class Crowd:
         self._clock = clock
         self._room = float(BURST)
         self._filled_at = clock()
-        self._passed: Counter[tuple[object, ...]] = Counter()  # events since the last release
-        self._gathered: OrderedDict[tuple[object, ...], FlowEvent] = OrderedDict()
+        self._passed: Counter[bytes] = Counter()  # events since the last release
+        self._gathered: OrderedDict[bytes, Sighting] = OrderedDict()
         self._due = 0  # of those, the oldest ones, that have waited for a window already
         self.lost = 0  # calls that found no room to be gathered
 
-    def admit(self, records: Iterable[Record], *, gather: bool = False) -> list[Record]:
+    def admit(self, records: Iterable[Told], *, gather: bool = False) -> list[Told]:
         """Those to be told now. Messages always are. `gather`: keep all events together, nobody takes them now."""
         self._refill()
         return [record for record in records if self._passes(record, gather)]
 
-    def release(self, *, hold: bool = False) -> list[Record]:
+    def release(self, *, hold: bool = False) -> list[Told]:
         """A new start for everybody, once a window: what was gathered until now, as far as there is room. `hold`:
         nothing yet."""
         self._passed.clear()
         self._due = len(self._gathered)
         return [] if hold else self.overdue()
 
-    def overdue(self) -> list[Record]:
+    def overdue(self) -> list[Told]:
         """What a release left for want of room, as far as there is room now."""
         self._refill()
-        found: list[Record] = []
+        found: list[Told] = []
         while self._due and self._room >= 1:
             found.append(self._gathered.popitem(last=False)[1])
             self._due -= 1
@@ -60,9 +63,9 @@ class Crowd:
         """Whether something is overdue."""
         return self._due > 0
 
-    def rest(self) -> list[Record]:
+    def rest(self) -> list[Told]:
         """Everything gathered, whether there is room or not: nobody will ask again."""
-        found: list[Record] = list(self._gathered.values())
+        found: list[Told] = list(self._gathered.values())
         self._gathered.clear()
         self._due = 0
         return found
@@ -77,9 +80,9 @@ class Crowd:
         self._room = min(BURST, self._room + (now - self._filled_at) * RATE)
         self._filled_at = now
 
-    def _passes(self, record: Record, gather: bool) -> bool:
-        if isinstance(record, FlowEvent):
-            crowd = record.crowd
+    def _passes(self, record: Told, gather: bool) -> bool:
+        if isinstance(record, Sighting):
+            crowd = record.flow.crowd
             if gather or crowd in self._gathered or self._passed[crowd] >= EACH or self._room < 1:
                 self._gather(crowd, record)
                 return False
@@ -87,9 +90,9 @@ class Crowd:
         self._room -= 1
         return True
 
-    def _gather(self, crowd: tuple[object, ...], event: FlowEvent) -> None:
+    def _gather(self, crowd: bytes, seen: Sighting) -> None:
         before = self._gathered.get(crowd)
         if before is None and len(self._gathered) >= CROWDS_MAX:
-            self.lost += event.count
+            self.lost += seen.flow.calls
         else:
-            self._gathered[crowd] = before.collected_with(event) if before is not None else event
+            self._gathered[crowd] = before.with_later(seen) if before is not None else seen

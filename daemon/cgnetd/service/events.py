@@ -7,7 +7,7 @@ Values only. Must not know where they are sent.
 from __future__ import annotations
 
 import enum
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cgnetd.service.clock import rfc3339
@@ -188,27 +188,6 @@ class FlowEvent:
     def is_bind(self) -> bool:
         return self.hook in ("bind", "post_bind")
 
-    @property
-    def crowd(self) -> tuple[object, ...]:
-        """What events have in common that differ in where the calls went, when, and which process made them."""
-        return (
-            *(self.rule, self.shadow_rule, self.generation, self.cgroup_id, self.decided_by),
-            *(self.denied, self.shadow_denied, self.redirected, self.shadow_redirected, self.errno, self.reason),
-            *(self.hook, self.protocol, self.family, self.socket_type),
-        )
-
-    def collected_with(self, other: FlowEvent) -> FlowEvent:
-        """Both in one, collected unless they went to one place; `other` is of the same crowd and later."""
-        collected = self.collected or other.collected or self.place != other.place
-        return replace(
-            other,
-            count=self.count + other.count,
-            first_ns=min(self.first_ns, other.first_ns),
-            last_ns=max(self.last_ns, other.last_ns),
-            collected=collected,
-            **(_NO_PLACE if collected else {}),
-        )
-
     def to_json(self) -> dict[str, Any]:
         """The event as `docs/events.md` describes it."""
         record = asdict(self)
@@ -235,10 +214,6 @@ _DONE = {
     Kind.REDIRECT: "redirected",
     Kind.SHADOW_REDIRECT: "would redirect",
     Kind.ALLOW: "allowed",
-}
-_NO_PLACE: dict[str, Any] = {
-    **{"local_address": "", "local_port": 0, "remote_address": "", "remote_port": 0},
-    **{"new_address": "", "new_port": 0, "name": ""},
 }
 _NOT_AS_THEY_ARE = (
     *("time_ns", "first_ns", "last_ns"),

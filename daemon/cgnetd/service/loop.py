@@ -27,6 +27,7 @@ from cgnetd.service.report import PassReport
 from cgnetd.service.watch import Debounce, Watch
 
 CATCH_UP_S = 1.0
+PAUSE_S = 0.02  # between two looks at the ring: a storm wakes nobody for each of its records
 
 
 class Loop:
@@ -141,10 +142,17 @@ class Loop:
 
     def _on_events(self) -> None:
         self._daemon.read_events()
+        asyncio.get_running_loop().remove_reader(self._events_fd)
+        self._at("events", PAUSE_S, self._listen_again)
         if "sweep" not in self._timers:
             self._at("sweep", self._window_s, self._sweep)
         self._follow_log()
         self._doubt()
+
+    def _listen_again(self) -> None:
+        self._cancel("events")
+        if self._events_fd >= 0 and self._daemon.pump is self._pump:  # closed after a failure, until the next pass
+            asyncio.get_running_loop().add_reader(self._events_fd, self._on_events)
 
     def _sweep(self) -> None:
         self._cancel("sweep")
@@ -174,8 +182,7 @@ class Loop:
             loop.remove_reader(self._events_fd)
         self._pump = pump
         self._events_fd = pump.fd if pump is not None else -1
-        if self._events_fd >= 0:
-            loop.add_reader(self._events_fd, self._on_events)
+        self._listen_again()
 
     def _listen_to_host(self) -> None:
         """Follow devices and addresses for as long as what is in force speaks of some."""

@@ -7,11 +7,12 @@ Must not know when it is called, nor what records mean.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from cgnetd.datapath import abi
 from cgnetd.kernel.store import Store
 from cgnetd.service.audit import Auditor
-from cgnetd.service.crowd import Crowd
+from cgnetd.service.crowd import Crowd, Told
 from cgnetd.service.events import Kind, Record
 from cgnetd.service.report import message
 from cgnetd.service.sinks import EventLog
@@ -48,7 +49,7 @@ class Pump:
         were left to wait for."""
         self._batch += self.store.drain_flows(time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self._window_ns)
         self._publish()
-        self._log.publish(self._crowd.release(hold=self._log.behind))
+        self._tell(self._crowd.release(hold=self._log.behind))
         return self.waiting()
 
     @property
@@ -59,7 +60,7 @@ class Pump:
     def catch_up(self) -> None:
         """Publish what a sweep had no room for."""
         if not self._log.behind:
-            self._log.publish(self._crowd.overdue())
+            self._tell(self._crowd.overdue())
 
     def untold(self) -> list[Record]:
         """What the table of flows holds that is in no event yet; it stays there."""
@@ -85,13 +86,16 @@ class Pump:
         self._lost = lost
 
     def close(self) -> None:
-        self._log.publish(self._crowd.rest())
+        self._tell(self._crowd.rest())
         self._ring.close()
 
     def _publish(self) -> None:
         batch = list(self._batch)
         self._batch.clear()
-        self._log.publish(self._crowd.admit(self._auditor.records(batch), gather=self._log.behind))
+        self._tell(self._crowd.admit(self._auditor.sightings(batch), gather=self._log.behind))
+
+    def _tell(self, seen: Sequence[Told]) -> None:
+        self._log.publish(self._auditor.named(seen))
 
 
 def _untold(value: bytes) -> int:
