@@ -132,7 +132,8 @@ class Machine:
 
     def _kernel_log(self) -> subprocess.CompletedProcess[str]:
         """Of the host, since this machine began."""
-        command = ["dmesg", "--since", f"@{self._began_at:.0f}"]
+        # Not "@SECONDS", which dmesg of Debian 12 does not read.
+        command = ["dmesg", "--since", time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self._began_at))]
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
 
     def close(self) -> None:
