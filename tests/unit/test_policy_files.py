@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cgnetd.service.files import BeingWritten, read_whole, stamp
-from cgnetd.service.policy_files import read_paths, read_policies
+from cgnetd.service.policy_files import list_policies, read_paths, read_policies
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def dirs(tmp_path: Path) -> list[Path]:
 
 
 def read(dirs: list[Path]) -> list[tuple[str, bytes]]:
-    reading = read_policies([str(d) for d in dirs])
+    reading = read_policies(list_policies([str(d) for d in dirs]))
     assert reading.problems == ()
     return [(f"{Path(f.path).parent.name}/{Path(f.path).name}", f.data) for f in reading.files]
 
@@ -32,7 +32,7 @@ def test_files_that_are_too_large_together_are_refused(tmp_path: Path) -> None:
     for name, size in (("a", 9 << 20), ("b", 9 << 20), ("c", 1 << 20)):
         with (tmp_path / f"{name}.yaml").open("wb") as file:
             file.truncate(size)
-    reading = read_policies([str(tmp_path)])
+    reading = read_policies(list_policies([str(tmp_path)]))
     (problem,) = reading.problems
     assert problem.file == str(tmp_path / "b.yaml")
     assert "16777216 bytes in all policy files together" in problem.message
@@ -68,13 +68,13 @@ def test_hidden_editor_and_other_files_are_ignored(dirs: list[Path]) -> None:
 
 def test_mistaken_suffix_is_a_warning(dirs: list[Path]) -> None:
     (dirs[0] / "a.yml").write_text("x")
-    reading = read_policies([str(dirs[0])])
+    reading = read_policies(list_policies([str(dirs[0])]))
     assert [str(w) for w in reading.warnings] == [f"{dirs[0]}/a.yml:0:0: ignored: policy files end in .yaml"]
     assert reading.files == ()
 
 
 def test_missing_directory_holds_nothing(tmp_path: Path) -> None:
-    reading = read_policies([str(tmp_path / "none"), str(tmp_path / "nor" / "this")])
+    reading = read_policies(list_policies([str(tmp_path / "none"), str(tmp_path / "nor" / "this")]))
     assert (reading.files, reading.problems) == ((), ())
 
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_read_is_a_problem(dirs: list[Path], tmp_path: Path) -> N
     os.mkfifo(dirs[0] / "fifo.yaml")
     file = tmp_path / "file"
     file.touch()
-    reading = read_policies([str(dirs[0]), str(file)])
+    reading = read_policies(list_policies([str(dirs[0]), str(file)]))
     assert [(Path(p.file).name, p.message) for p in reading.problems] == [
         ("dangling.yaml", "cannot be read: No such file or directory"),
         ("directory.yaml", "cannot be read: not a regular file"),
@@ -109,7 +109,7 @@ def test_truncated_file_with_its_writer_is_not_taken_for_a_disabled_one(dirs: li
     path = dirs[0] / "a.yaml"
     path.write_text("x")
     with open(path, "w"):
-        reading = read_policies([str(dirs[0])])
+        reading = read_policies(list_policies([str(dirs[0])]))
         assert reading.writing == (str(path),)
         assert reading.problems[0].message.startswith("open for writing")
     assert read(dirs) == []

@@ -15,7 +15,7 @@ from cgnetd.errors import Problem, UsageError
 from cgnetd.policy.load import Source, parse
 from cgnetd.policy.types import PolicySet
 from cgnetd.service.files import read_whole
-from cgnetd.service.policy_files import read_paths, read_policies
+from cgnetd.service.policy_files import list_policies, read_paths, read_policies
 from cgnetd.service.unit_files import alias_doubts
 
 
@@ -42,7 +42,7 @@ def load(places: Sequence[str]) -> Loaded:
 
 def load_directories(directories: Sequence[str], files: Sequence[str] = ()) -> Loaded:
     """Like `load`, but a directory that does not exist holds nothing, as the daemon takes it."""
-    reading, more = read_policies(directories), read_paths(files)
+    reading, more = read_policies(list_policies(directories)), read_paths(files)
     contents = (*reading.files, *more.files)
     result = parse(
         [Source(content.path, content.data) for content in contents],

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from cgnetd.datapath.blob import PolicyBlob
 from cgnetd.datapath.needs import policy_needs
 from cgnetd.datapath.refs import RuleBlock
-from cgnetd.datapath.rules import policy_refs, rule_word
+from cgnetd.datapath.rules import PolicyRef, policy_ref, policy_refs, rule_word
 from cgnetd.policy.packed import PackedRanges
 from cgnetd.policy.types import AddressRanges, Policy, Range, Rule, Subject, Tier
 
@@ -27,9 +27,10 @@ _RANGES_AT_ONCE = 1 << 16
 
 
 class PolicyPart(NamedTuple):
-    """`words`: lower halves of the rules' cells; `needs`: words of rules.NEEDS."""
+    """`named`: under id 0; `words`: lower halves of the rules' cells; `needs`: words of rules.NEEDS."""
 
     blob: PolicyBlob
+    named: PolicyRef
     rules: RuleBlock
     words: tuple[int, ...]
     needs: frozenset[str]
@@ -54,7 +55,7 @@ class BlobCache:
         blob = known[2].blob if known is not None and known[1] == digest else build(policy)
         refs = RuleBlock(policy_refs(policy))
         words = tuple(rule_word(refs.ref(number, 0)) for number in range(len(refs)))
-        part = PolicyPart(blob, refs, words, policy_needs(policy))
+        part = PolicyPart(blob, policy_ref(0, policy), refs, words, policy_needs(policy))
         self._parts[policy.name] = (policy, digest, part)
         return part
 

@@ -22,7 +22,7 @@ from cgnetd.datapath.cache import BlobCache
 from cgnetd.datapath.live import Live
 from cgnetd.datapath.needs import needs_of
 from cgnetd.datapath.refs import RuleBlock, RuleRefs
-from cgnetd.datapath.rules import ACTIONS, RuleIndex, built_in_refs, policy_ref, rule_word
+from cgnetd.datapath.rules import ACTIONS, PolicyRef, RuleIndex, built_in_refs, rule_word
 from cgnetd.policy.types import Action, Policy, PolicySet
 
 MAX_POLICIES = 0xFFFF  # a label holds policy ids of 16 bits
@@ -102,7 +102,7 @@ def compile_image(
     _add_blobs(cells, policies, blobs, limit_cells)
     cells[abi.IMAGE_DEFAULT] = abi.cell(generation, ACTIONS[default_action.value])
     cells[abi.IMAGE_STATES] = abi.cell(base, states)
-    names = tuple(policy_ref(i, policy) for i, policy in enumerate(policies))
+    names = tuple(PolicyRef(i, *part.named[1:]) for i, part in enumerate(parts))
     needs = needs_of((part.needs for part in parts), default_action)
     index = RuleIndex(generation, "", refs, names, acting.live, needs)
     digest = image_digest(cells, index)

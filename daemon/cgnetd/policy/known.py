@@ -32,6 +32,8 @@ class KnownFile:
         self, sets: Mapping[str, AddressRanges], services: Mapping[str, Service], find_user: Callable[[str], int]
     ) -> bool:
         """Whether the same text would mean the same among these. Sets are the same if they are the same objects."""
+        if not (self.sets or self.services or self.users):
+            return True
         return (
             all(sets.get(name) is ranges for name, ranges in self.sets.items())
             and all(services.get(name) == service for name, service in self.services.items())

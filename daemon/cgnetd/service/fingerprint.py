@@ -30,19 +30,20 @@ class KnownFingerprints:
     """Those of the policies of the last set, so that policies that are the same objects are not gone through again."""
 
     def __init__(self) -> None:
-        self._policies: dict[str, tuple[Policy, tuple[int, ...]]] = {}
+        self._policies: dict[str, tuple[Policy, tuple[int, ...], int]] = {}  # its rules, and itself
 
     def of(self, policy_set: PolicySet) -> Fingerprints:
         """Of a set; ids as its index has them."""
         ranges: dict[int, int] = {}  # rules share their address ranges, which can be long
         known, self._policies = self._policies, {}
-        rules = array("Q", [0] * abi.RULE_FIRST)
+        rules, policies = array("Q", [0] * abi.RULE_FIRST), array("Q")
         for policy in policy_set.policies:
             found = known.get(policy.name)
-            numbers = found[1] if found is not None and found[0] is policy else _of_rules(policy, ranges)
-            self._policies[policy.name] = (policy, numbers)
-            rules.extend(numbers)
-        policies = array("Q", [hash((policy.subject, policy.tcp)) & _MASK for policy in policy_set.policies])
+            if found is None or found[0] is not policy:
+                found = (policy, _of_rules(policy, ranges), hash((policy.subject, policy.tcp)) & _MASK)
+            self._policies[policy.name] = found
+            rules.extend(found[1])
+            policies.append(found[2])
         return Fingerprints(rules, policies)
 
 

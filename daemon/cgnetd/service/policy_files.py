@@ -72,9 +72,8 @@ def list_policies(directories: Sequence[str]) -> Listing:
     return Listing(paths, tuple(problems), tuple(warnings))
 
 
-def read_policies(directories: Sequence[str], keep: Keep = lambda _: None) -> Reading:
-    """List and read. Never raises: what cannot be read is a problem."""
-    listing = list_policies(directories)
+def read_policies(listing: Listing, keep: Keep = lambda _: None) -> Reading:
+    """Read what is listed. Never raises: what cannot be read is a problem."""
     reading = read_paths(listing.paths, keep)
     problems = tuple(sorted((*listing.problems, *reading.problems)))
     return Reading(reading.paths, reading.files, problems, listing.warnings, reading.writing)

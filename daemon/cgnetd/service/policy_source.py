@@ -71,9 +71,9 @@ class _Inputs:
     def kept(self, path: str, now: Mapping[str, Stamp], *, closely: bool) -> FileContent | None:
         """A policy file that is as it was. `closely`: what it holds is compared, whatever its stamp says."""
         content = self.files.get(path)
-        if content is None or not (still_holds(content) if closely else self.holds(now.get(path))):
+        if content is None or now.get(path) != content.stamp:
             return None
-        return content
+        return content if (still_holds(content) if closely else self._is_settled(content.stamp)) else None
 
     def _is_settled(self, found: Stamp) -> bool:
         # Both times: whoever copies a file gives it the time of the first one, and the change the time of now.
@@ -112,11 +112,12 @@ class PolicySource:
         What was read is parsed only if it differs from what was parsed last. Never raises.
         """
         read_ns = time.time_ns()
-        now = {path: stamp(path) for path in self._paths(list_policies(self.directories).paths)}
+        listing = list_policies(self.directories)
+        now = {path: stamp(path) for path in self._paths(listing.paths)}
         before = self._inputs
         if not force and not self.asked.writing and before.stamps and before.hold(now):
             return self.asked
-        reading = read_policies(self.directories, lambda path: before.kept(path, now, closely=force))
+        reading = read_policies(listing, lambda path: before.kept(path, now, closely=force))
         sets = self._set_files({} if force else now)
         moved = force and any(_uid(name) != uid for name, uid in self._users.items())
         if moved or _content(reading, sets, now[_USERS]) != before.content or self.asked.writing:
