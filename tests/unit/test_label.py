@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -13,8 +14,10 @@ from cgnetd.datapath.interpret import ImageReader
 from cgnetd.datapath.label import (
     Label,
     child_label,
+    label_basis,
     pack_entry,
     pack_label,
+    relabelled,
     root_label,
     unpack_entry,
     unpack_label,
@@ -33,7 +36,8 @@ class Tree:
     def __init__(self, *policies: Policy) -> None:
         self.policies = sorted(policies, key=lambda p: p.order)
         image = compile_image(PolicySet(tuple(self.policies)), default_action=Action.ALLOW, generation=1)
-        self.reader = ImageReader(image.cells)
+        self.cells = image.cells
+        self.reader = ImageReader(self.cells)
 
     def label(self, path: str) -> Label:
         label = root_label(self.reader)
@@ -46,6 +50,23 @@ class Tree:
 
     def excluded(self, path: str) -> str:
         return " ".join(self.policies[i].name for i in self.label(path).excluded)
+
+
+def test_labels_with_one_basis_are_the_same_whatever_the_rules_say() -> None:
+    trees = [
+        Tree(replace(policy("x", "/a/*", exclude=("/a/b",)), default_egress=action), policy("y", "/a", tier=tier))
+        for action, tier in ((Action.PASS, Tier.ADMIN), (Action.DENY, Tier.ADMIN), (Action.DENY, Tier.BASELINE))
+    ]
+    bases = [label_basis(tree.cells) for tree in trees]
+    assert (bases[0] == bases[1], bases[1] == bases[2]) == (True, False)
+    paths = ("/", "/a", "/a/b", "/a/b/c", "/a/c", "/b")
+    assert [trees[0].label(path) for path in paths] == [trees[1].label(path) for path in paths]
+    assert len({trees[0].label(path).policies for path in paths}) > 2
+
+
+def test_a_label_under_another_number_differs_in_that_alone() -> None:
+    label = Label(7, (1, 2), (3,))
+    assert relabelled(pack_label(label, 4), 2**32 - 1) == pack_label(label, 2**32 - 1)
 
 
 def test_admin_policies_come_nearest_the_root_first() -> None:
