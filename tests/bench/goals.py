@@ -17,6 +17,10 @@ CLASSIFY_NS = {4: 30.0, 6: 50.0}  # at 10 rules; twice that at 100,000 prefixes 
 REDIRECT_RATIO = 1.05  # TCP connect and close, redirected, to direct without programs
 RELOAD_MS = 500.0  # 10,000 rules, from asking to in force
 RSS_MIB = 60.0
+ONE_RULE_MS = 50.0  # one changed rule among 1,000 policies
+ONE_SET_MS = 1000.0  # a changed set of 100,000 prefixes
+PASS_MS = 1000.0  # over 10,000 cgroups
+START_US = 50.0  # what a cgroup's start costs more
 
 ANSWERS = {True: "reached", False: "MISSED", None: "cannot be told"}
 
@@ -45,10 +49,21 @@ def goals(found: Mapping[str, Any]) -> Iterator[Goal]:
         command, own = found["reload"]["command_ms"], found["reload"]["pass_ms"]
         yield _below("reload of 10,000 rules, the daemon's pass", own, RELOAD_MS, "ms")
         yield _below("reload of 10,000 rules, the whole command", command, RELOAD_MS, "ms")
+    if "scale" in found:
+        yield from _scale(found["scale"])
     if "idle" in found:
         idle = found["idle"]
         yield Goal("idle: wake-ups", "0", str(idle["wake_ups"]), idle["wake_ups"] == 0)
         yield _below("idle: resident memory", idle["rss_mib"], RSS_MIB, "MiB")
+
+
+def _scale(crowds: Mapping[str, Any]) -> Iterator[Goal]:
+    of = crowds["everything"]
+    start = of["start_us"]["governed"]["here"] - of["start_us"]["bare"]["here"]
+    yield _below("one changed rule of 1,000 policies", crowds["policies"]["rule_ms"]["median"], ONE_RULE_MS, "ms")
+    yield _below("a changed set of 100,000 prefixes", of["set_ms"]["median"], ONE_SET_MS, "ms")
+    yield _below("a full pass over 10,000 cgroups", of["pass_ms"]["median"], PASS_MS, "ms")
+    yield _below("what a new cgroup costs more", start, START_US, "us")
 
 
 def _lookup(rows: Sequence[Mapping[str, Any]]) -> Iterator[Goal]:

@@ -112,6 +112,29 @@ def _reload(result: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
+def _scale(result: Mapping[str, Any]) -> Iterator[str]:
+    yield "## Many of everything\n"
+    columns = [
+        f"{of['policies']:,} policies, {of['cgroups']:,} cgroups, {of['prefixes']:,} prefixes" for of in result.values()
+    ]
+    rows = [
+        ["one changed rule, ms", *(_turns(of["rule_ms"]) for of in result.values())],
+        ["one changed set, ms", *(_turns(of["set_ms"]) for of in result.values())],
+        ["everything read and compared, ms", *(_turns(of["pass_ms"]) for of in result.values())],
+        ["loaded at the start, ms", *(f"{of['load_ms']:.0f}" for of in result.values())],
+        ["image, KiB", *(of["image_kib"] for of in result.values())],
+        ["a new cgroup, us", *(of["start_us"]["governed"]["here"] for of in result.values())],
+        ["the same without a daemon, us", *(of["start_us"]["bare"]["here"] for of in result.values())],
+        ["idle, ms of CPU a second", *(of["idle_cpu_ms"] / of["idle_s"] for of in result.values())],
+        ["resident, MiB", *(of["rss_mib"] for of in result.values())],
+    ]
+    yield table(["lowest (median)", *columns], rows)
+
+
+def _turns(spread: Mapping[str, float]) -> str:
+    return f"{spread['lowest']:.0f} ({spread['median']:.0f})" if spread else ""
+
+
 def _idle(result: Mapping[str, Any]) -> Iterator[str]:
     yield "## Idle\n"
     yield (
@@ -127,5 +150,6 @@ _SECTIONS = {
     "programs": _programs,
     "verdicts": _verdicts,
     "reload": _reload,
+    "scale": _scale,
     "idle": _idle,
 }

@@ -31,6 +31,7 @@ from bench import (  # noqa: E402
     peers_systemd,
     programs,
     redirect,
+    scale,
     storm,
     tables,
     verdicts,
@@ -63,6 +64,12 @@ PARTS = {
         "a verdict by the number of policies asked", 20, 0, lambda s, _: verdicts.measure(build.objects(s))
     ),
     "reload": Part("a reload of 10,000 rules", 30, 0, lambda s, _: daemon.measure_reload(s, build.objects(s))),
+    "scale": Part(
+        "10,000 cgroups, 1,000 policies, a million prefixes: changes and what is left alone",
+        80,
+        9,
+        lambda s, rounds: scale.measure(s, build.objects(s), rounds),
+    ),
     "idle": Part("a daemon that has nothing to do", 30, 0, lambda s, _: daemon.measure_idle(s, build.objects(s), 20.0)),
 }
 

@@ -24,6 +24,7 @@ def text(found: Mapping[str, Any]) -> str:
         "programs": _programs,
         "verdicts": _verdicts,
         "reload": _reload,
+        "scale": _scale,
         "idle": _idle,
     }
     shown = [*(parts[name](result) for name, result in found.items()), _goals(found)]
@@ -97,6 +98,17 @@ def _reload(result: Mapping[str, Any]) -> Iterator[str]:
         f"{prefixes['count']} prefixes in a set file: parse {prefixes['parse_ms']:.0f} ms, "
         f"compile {prefixes['compile_ms']:.0f} ms"
     )
+
+
+def _scale(result: Mapping[str, Any]) -> Iterator[str]:
+    for of in result.values():
+        yield f"{of['policies']} policies, {of['cgroups']} cgroups, {of['prefixes']} prefixes: ms, lowest (median)"
+        for name, about in (("rule_ms", "one changed rule"), ("set_ms", "one changed set"), ("pass_ms", "a full pass")):
+            if of[name]:
+                yield f"  {about:<17} {of[name]['lowest']:.0f} ({of[name]['median']:.0f})"
+        start = of["start_us"]
+        yield f"  a new cgroup      {start['governed']['here']:.1f} us, before the daemon {start['bare']['here']:.1f}"
+        yield f"  idle              {of['idle_cpu_ms']} ms of CPU in {of['idle_s']:.0f} s, {of['rss_mib']} MiB resident"
 
 
 def _idle(result: Mapping[str, Any]) -> Iterator[str]:

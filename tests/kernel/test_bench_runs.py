@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench import build, lookup, netfilter, peers
+from bench import build, lookup, netfilter, peers, scale, tables
+from support.crowd import Crowd
 
 pytestmark = pytest.mark.usefixtures("no_fd_leaks")
 
@@ -38,6 +40,20 @@ def test_every_peer_denies_the_list_and_lets_the_rest_pass(scratch: Path) -> Non
     expected |= {peers.IPTABLES} if "iptables" not in netfilter.lacking() else set()
     assert {row["setting"] for row in found["rows"]} == expected
     assert {row["size"] for row in found["rows"]} == {1, 5}
+
+
+def test_crowds_of_every_kind_are_loaded_changed_and_looked_at(
+    scratch: Path, objects: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crowd = Crowd(slices=2, common=2, own=3, units=4, sets=1, prefixes=300)
+    monkeypatch.setattr(scale, "CROWDS", {"policies": replace(crowd, sets=0), "everything": crowd})
+    monkeypatch.setattr(scale, "_IDLE_S", 0.1)
+    monkeypatch.setattr(scale, "_SETTLED_S", 0.1)
+    found = scale.measure(scratch, objects, 1)
+    told = [(of["policies"], of["cgroups"], of["prefixes"]) for of in found.values()]
+    assert told == [(7, 11, 0), (7, 11, 300)]
+    assert [bool(of["set_ms"]) for of in found.values()] == [False, True]
+    assert len([line for line in tables.text({"scale": found}).splitlines() if "changed" in line]) >= 3
 
 
 def test_peer_without_the_list_is_found_out(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
