@@ -32,6 +32,9 @@ def missing_capabilities(needed: tuple[str, ...] = NEEDED) -> tuple[str, ...]:
     return tuple(name for name in needed if name not in found)
 
 
+SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # of what the asking itself needs
+
+
 def kernel_error(action: str, error: OSError) -> CgnetdError:
     """The error to raise for `error`, which came of `action` ("load program connect4")."""
     if error.errno == errno.EPERM:

@@ -18,7 +18,7 @@ from typing import Self
 
 from cgnetd.errors import KernelError, PinError
 from cgnetd.kernel import bpffs, layout
-from cgnetd.kernel.failure import kernel_error
+from cgnetd.kernel.failure import SHORTAGES, kernel_error
 from cgnetd.kernel.maps import create, table_spec
 from cgnetd.kernel.pins import NEW, SLOTS, pin_over
 from pybpf import BpfError, Map, Mapping, possible_cpus
@@ -145,10 +145,13 @@ class SlotView:
     def __init__(self, pin_dir: Path, outer: Outer, slot: int) -> None:
         self.slot = slot
         self._stack = ExitStack()
+        self.image: memoryview | None = None
+        self.counters: memoryview | None = None
+        self.live: memoryview | None = None
         try:
             self._open(pin_dir / SLOTS / str(slot), outer)
         except BaseException:
-            self._stack.close()
+            self.close()
             raise
 
     def _open(self, directory: Path, outer: Outer) -> None:
@@ -158,9 +161,9 @@ class SlotView:
         index = self._pinned(directory, INDEX)
         self.image_id = image.info.id if image else 0
         self.counters_id = counters.info.id if counters else 0
-        self.image: memoryview | None = self._memory(image).words() if image else None
-        self.counters: memoryview | None = self._memory(counters).words() if counters else None
-        self.live: memoryview | None = self._memory(live).words() if live else None
+        self.image = self._memory(image).words() if image else None
+        self.counters = self._memory(counters).words() if counters else None
+        self.live = self._memory(live).words() if live else None
         self.index: bytes | None = self._index(index) if index else None
         self.rule_count = counters.info.max_entries // counter_cells(1) if counters else 0
         pinned = {name: self._pinned(directory, name) for name in (IMAGE, COUNTERS, LIVE)}
@@ -195,7 +198,9 @@ class SlotView:
     def _pinned(self, directory: Path, name: str) -> Map | None:
         try:
             found = Map.from_pin(directory / name)
-        except BpfError:
+        except BpfError as error:
+            if error.errno in SHORTAGES:
+                raise  # says nothing about the pin
             return None  # absent or not a map: either way not ours, and the slot is not consistent
         return self._stack.enter_context(found)
 
