@@ -18,6 +18,7 @@ import pytest
 
 from cgnetd.cli.problems import DaemonError
 from cgnetd.datapath.abi import CHAIN_MAX
+from pybpf import Map
 from support.governed import OPEN, SHUT, Governed, connect, eventually, governed, policy
 from support.sandbox import PrivateCgroup
 
@@ -66,6 +67,16 @@ def test_policy_is_in_force_when_the_daemon_is_ready(app: Governed) -> None:
     assert (shown["name"], shown["rules"], shown["governed"], shown["decided"]) == ("app", 2, 1, 2)
     counts = {row["rule"]: row["enforced"] for row in status["counters"] if row["policy"]}
     assert counts == {"open": 1, "rest": 1}
+
+
+def test_status_tells_what_the_tables_in_force_take(app: Governed) -> None:
+    app.start("--set", "limits.image_bytes=1048576")
+    sizes = app.daemon.ask("status")["sizes"]
+    assert (sizes["image_bytes"] > 0, sizes["limit_bytes"]) == (True, 1024**2)
+    for name, size in (("image", "image_bytes"), ("counters", "counters_bytes")):
+        (pin,) = (app.pin_dir / "slots").glob(f"*/{name}")
+        with Map.from_pin(pin) as table:
+            assert sizes[size] == table.info.value_size * table.info.max_entries
 
 
 def test_event_tells_who_what_where_and_why(app: Governed) -> None:

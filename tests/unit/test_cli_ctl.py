@@ -15,6 +15,7 @@ import pytest
 
 from cgnetd import __version__
 from cgnetd.cli import ctl, daemon, status
+from cgnetd.cli.amount import amount
 from cgnetd.service import places
 
 POLICY = """\
@@ -110,6 +111,31 @@ def test_check_of_good_policies_exits_0_with_sizes(cgnetctl: Ctl) -> None:
     code, out, _ = cgnetctl("check")
     assert code == 0
     assert "1 file: ok" in out
+
+
+def test_check_tells_the_memory_of_the_image(cgnetctl: Ctl) -> None:
+    sizes = cgnetctl.json("check")[1]["sizes"]
+    assert (sizes["bytes"], sizes["limit_bytes"], sizes["live_bytes"]) == (8 * sizes["cells"], 64 * 1024**2, 0)
+    parts = sizes["by_policy"].values()
+    assert all(part["bytes"] == 8 * part["cells"] > 0 for part in parts)
+    assert sum(part["bytes"] for part in parts) < sizes["bytes"]
+    assert "\nmemory: 64.0 KiB of tables, at most 64.0 MiB (limits.image_bytes)\n" in cgnetctl("check")[1]
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1024, "1.0 KiB"),
+        (1023 * 1024, "1023.0 KiB"),
+        (1024**2 - 1, "1.0 MiB"),
+        (65536 * 3 // 2, "96.0 KiB"),
+        (5 * 1024**4, "5120.0 GiB"),
+    ],
+)
+def test_amount_is_in_the_largest_unit_that_it_fills(size_bytes: int, text: str) -> None:
+    assert amount(size_bytes) == text
 
 
 def test_check_of_bad_policies_exits_78_with_every_error(cgnetctl: Ctl, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -152,6 +153,16 @@ def test_status_exits_0_when_enforcing_and_shows_what_decided(
     assert "web/rest" in out
     assert "web/idle" not in out
     assert "problem: /p/x.yaml:1:2: spec: wrong" in out
+    assert "memory" not in out
+
+
+def test_status_shows_the_memory_of_what_is_in_force(
+    replies: Replies, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replies.status |= {"sizes": {"image_bytes": 3 * 65536, "limit_bytes": 64 * 1024**2, "rules": 5}}
+    assert cgnetctl(tmp_path, "status") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"memory: +192\.0 KiB of tables, at most 64\.0 MiB \(limits\.image_bytes\)\n", out)
 
 
 def test_status_shows_backends_and_what_is_waited_for(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from cgnetd.cli.amount import memory
 from cgnetd.cli.answer import Answer, Style
 from cgnetd.cli.defaults import settings
 from cgnetd.errors import PolicyError, Problem, SettingsError
@@ -76,8 +77,12 @@ def compiled(policy_set: PolicySet, configured: Settings) -> tuple[dict[str, Any
     limit_cells = configured.limits.image_bytes // CELL_BYTES
     image = compile_image(policy_set, default_action=configured.default, generation=1, limit_cells=limit_cells)
     sizes = asdict(image.sizes)
-    by_policy = zip(policy_set.policies, sizes.pop("policies"), strict=True)
-    sizes |= {"by_policy": {policy.name: part for policy, part in by_policy}}
+    parts = zip(policy_set.policies, sizes.pop("policies"), strict=True)
+    sizes |= {
+        "limit_bytes": configured.limits.image_bytes,
+        "live_bytes": sizes["live"] * CELL_BYTES,
+        "by_policy": {policy.name: {"bytes": part["cells"] * CELL_BYTES, **part} for policy, part in parts},
+    }
     return sizes, crowds(policy_set, image)
 
 
@@ -94,6 +99,7 @@ def _lines(
         return
     yield found.format(style.good("ok"))
     if sizes:
+        yield "memory: " + memory(sizes["bytes"], sizes["limit_bytes"])
         yield "compiled: " + ", ".join(f"{value} {name}" for name, value in _totals(sizes) if value)
 
 
@@ -102,5 +108,5 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _totals(sizes: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    numbers = ((name, value) for name, value in sizes.items() if isinstance(value, int))
+    numbers = ((name, value) for name, value in sizes.items() if isinstance(value, int) and "bytes" not in name)
     return ((_SIZE_NAMES.get(name, name.replace("_", " ")), value) for name, value in numbers)

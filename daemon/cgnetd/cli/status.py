@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cgnetd.cli import client
+from cgnetd.cli.amount import memory
 from cgnetd.cli.answer import Answer, Style, table
 from cgnetd.cli.defaults import control_socket
 from cgnetd.cli.neighbours import conflict_texts, neighbour_lines
@@ -67,6 +68,9 @@ def _facts(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _present(status)
     troubles = [f"{name} {count}" for name, count in (status.get("stats") or {}).items() if count]
     yield "losses", ", ".join(troubles) or "none"
+    sizes = status.get("sizes") or {}
+    if "image_bytes" in sizes and "limit_bytes" in sizes:
+        yield "memory", memory(sizes["image_bytes"], sizes["limit_bytes"])
     for key, title in (("sizes", "sizes"), ("last_reconcile", "last pass")):
         if facts := status.get(key):
             yield title, ", ".join(f"{name} {value}" for name, value in facts.items() if _simple(value))

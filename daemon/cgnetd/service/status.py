@@ -13,6 +13,7 @@ from cgnetd import __version__
 from cgnetd.datapath import abi
 from cgnetd.datapath.rules import RuleIndex
 from cgnetd.kernel.features import COSTS
+from cgnetd.kernel.slots import counter_cells
 from cgnetd.service.clock import rfc3339
 from cgnetd.service.control import problem_data
 from cgnetd.service.neighbours import neighbour_status
@@ -128,7 +129,14 @@ def _sizes(reconciler: Reconciler) -> dict[str, int]:
     running, image = reconciler.running, reconciler.asked.image
     if running is None:
         return {}
-    found = {"image_bytes": len(running.cells) * running.cells.itemsize, "rules": len(running.index.refs)}
+    rules, cell_bytes = len(running.index.refs), running.cells.itemsize
+    found = {
+        "image_bytes": len(running.cells) * cell_bytes,
+        "limit_bytes": reconciler.settings.limits.image_bytes,
+        "live_bytes": running.index.live.size * cell_bytes,
+        "counters_bytes": counter_cells(rules) * cell_bytes,
+        "rules": rules,
+    }
     if image is not None and image.digest == running.digest:
         sizes = image.sizes
         found |= {"rows": sizes.rows, "port_lists": sizes.port_lists, "entries": sizes.entries, "states": sizes.states}
