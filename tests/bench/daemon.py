@@ -155,5 +155,11 @@ def cpu_ticks(daemon: RealDaemon) -> int:
     return int(fields[11]) + int(fields[12])
 
 
+def cpu_s(daemon: RealDaemon) -> float:
+    """Of all its threads, by the scheduler's own clock: ticks are too coarse for what takes milliseconds."""
+    tasks = Path(f"/proc/{daemon.pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text(encoding="ascii").split()[0]) for task in tasks) / 1e9
+
+
 def rss_mib(daemon: RealDaemon) -> float:
     return round(_status(daemon, "VmRSS") / 1024, 1)

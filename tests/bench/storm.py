@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from bench import build, rulesets
-from bench.daemon import cpu_ticks, rss_mib, running
+from bench.daemon import cpu_s, rss_mib, running
 from bench.turns import measuring_cpu, other_cpu
 from support import native
 from support.daemon import RealDaemon
@@ -86,16 +86,20 @@ def _storm(daemon: RealDaemon, command: list[str]) -> float:
 
 
 def _judged(daemon: RealDaemon, command: list[str]) -> dict[str, float]:
-    """One storm, until all of it is told. The daemon's CPU time is that up to the last record."""
-    ticks, lost, at = cpu_ticks(daemon), _lost(daemon), daemon.output_path.stat().st_size
+    """One storm, until all of it is told. The daemon's CPU time is that up to the last record, without what it takes to
+    answer how much was lost."""
+    lost, at = _lost(daemon), daemon.output_path.stat().st_size
+    used_s = -cpu_s(daemon)
     seconds = _storm(daemon, command)
     deadline = time.monotonic() + _DEADLINE_S
-    told = _told(daemon, at)
-    while sum(told) + _lost(daemon) - lost < CALLS and time.monotonic() < deadline:
-        time.sleep(0.2)
+    while True:
         told = _told(daemon, at)
-    missed = _lost(daemon) - lost
-    used_s = (cpu_ticks(daemon) - ticks) / os.sysconf("SC_CLK_TCK")
+        used_s += cpu_s(daemon)
+        missed = _lost(daemon) - lost
+        if sum(told) + missed >= CALLS or time.monotonic() > deadline:
+            break
+        used_s -= cpu_s(daemon)
+        time.sleep(0.2)
     return {
         "seconds": seconds,
         "cpu_s": used_s,
