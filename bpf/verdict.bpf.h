@@ -54,52 +54,69 @@ static __always_inline __u64 cgn_stricter(__u64 first, __u64 second)
 	return !first || (!cgn_denies(first) && cgn_denies(second)) ? second : first;
 }
 
-static __always_inline bool cgn_reference_of_port(struct cgn_reader *reader, __u32 blob, __u64 list, __u16 port,
+static __always_inline bool cgn_reference_of_port(struct cgn_reader *reader, __u32 blob, __u64 cell, __u16 port,
 						  __u32 *reference)
 {
-	__u64 entry = CGN_HI(list);
+	__u64 entry = CGN_HI(cell);
 
-	if (CGN_LO(list) && !cgn_bisect(reader, blob + CGN_HI(list), CGN_LO(list), (__u64)port << 32 | ~0u, &entry))
+	if (CGN_HI(cell) & CGN_PORTS_RANGE)
+		entry = port >= CGN_LO(cell) >> 16 && port <= (__u16)cell ? CGN_HI(cell) & ~CGN_PORTS_RANGE
+									  : CGN_REF_NONE;
+	else if (CGN_LO(cell) &&
+		 !cgn_bisect(reader, blob + CGN_HI(cell), CGN_LO(cell), (__u64)port << 32 | ~0u, &entry))
 		return false;
 	*reference = CGN_LO(entry);
 	return *reference != CGN_REF_CORRUPT;
 }
 
-/* The rule that matches, by the port; of a port that the kernel picked, the earlier one of `ephemeral` and the port. */
+/* Of two references the one of the rule that comes first. */
+static __always_inline __u32 cgn_earlier(__u32 one, __u32 other)
+{
+	return one - CGN_REF_RULE <= other - CGN_REF_RULE ? one : other; /* nothing decided wraps to the last */
+}
+
+/* What a row says of a port; of one that the kernel picked, the earlier one of `ephemeral` and the port. */
 static __always_inline bool cgn_reference(const struct cgn_call *call, struct cgn_reader *reader, __u32 blob,
-					  __u64 list, __u32 *reference)
+					  __u32 cell_at, __u32 *reference)
 {
 	__u32 ephemeral;
+	__u64 cell;
 
-	if (!cgn_reference_of_port(reader, blob, list, call->port, reference))
+	if (!cgn_read(reader, cell_at, &cell) || !cgn_reference_of_port(reader, blob, cell, call->port, reference))
 		return false;
 	if (call->hook != CGN_HOOK_POST_BIND)
 		return true;
-	if (!cgn_reference_of_port(reader, blob, list, 0, &ephemeral))
+	if (!cgn_reference_of_port(reader, blob, cell, 0, &ephemeral))
 		return false;
-	if (*reference == CGN_REF_NONE || (ephemeral != CGN_REF_NONE && ephemeral < *reference))
-		*reference = ephemeral;
+	*reference = cgn_earlier(*reference, ephemeral);
 	return true;
 }
 
-/* Classification: address -> row -> port list -> rule reference. */
+/*
+ * Classification: address -> row -> ports -> rule reference; the same of the row for any address. That one is asked
+ * last, for it does not depend on what is loaded for the others.
+ */
 static __always_inline bool cgn_classify(const struct cgn_call *call, struct cgn_reader *reader, __u32 header,
 					 __u32 blob, __u32 *reference)
 {
-	__u32 direction = call->direction & (CGN_DIR_COUNT - 1), contexts, row;
+	__u32 direction = call->direction & (CGN_DIR_COUNT - 1), row, own, common;
 	bool is_v4 = call->family == CGN_FAMILY_V4;
-	__u64 table, rows, list;
+	__u64 table, rows, columns;
 
 	if (!cgn_read(reader, header + (is_v4 ? CGN_POLICY_V4 : CGN_POLICY_V6) + direction, &table) ||
 	    !cgn_read(reader, header + CGN_POLICY_ROWS + direction, &rows) ||
+	    !cgn_read(reader, header + CGN_POLICY_COLUMNS + direction, &columns) ||
 	    !cgn_row(reader, blob, table, call->address, is_v4 ? 96 : 0, &row))
 		return false;
-	contexts = direction == CGN_DIR_EGRESS ? CGN_EGRESS_CONTEXTS : CGN_BIND_CONTEXTS;
-	if (row >= CGN_LO(rows) || call->context >= contexts)
+	if (row >= CGN_LO(rows) || call->context >= CGN_EGRESS_CONTEXTS ||
+	    CGN_COLUMN(columns, call->context) >= CGN_COLUMNS(columns))
 		return false;
-	if (!cgn_read(reader, blob + CGN_HI(rows) + row * contexts + call->context, &list))
+	common = blob + CGN_HI(rows) + CGN_COLUMN(columns, call->context);
+	if (!cgn_reference(call, reader, blob, common + (row + 1) * CGN_COLUMNS(columns), &own) ||
+	    !cgn_reference(call, reader, blob, common, reference))
 		return false;
-	return cgn_reference(call, reader, blob, list, reference);
+	*reference = cgn_earlier(own, *reference);
+	return true;
 }
 
 /* One reference a class of sockets: new ones, or those whose later calls no hook sees. */

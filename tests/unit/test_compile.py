@@ -127,7 +127,8 @@ def test_equal_rows_port_lists_and_blobs_are_kept_once() -> None:
     scattered = [egress(Action.DENY, host, (80, 80)) for host in hosts(100)]
     one_set = AddressRanges(v4=tuple(host.v4[0] for host in hosts(100)))
     assert compile_policy(policy(egress(Action.DENY, one_set))).sizes.rows == 2
-    assert compile_policy(policy(*scattered, default=Action.ALLOW)).sizes.port_lists == 100
+    two_ranges = [egress(Action.DENY, host, (80, 80), (90, 90)) for host in hosts(100)]
+    assert compile_policy(policy(*two_ranges, *two_ranges, default=Action.ALLOW)).sizes.port_lists == 100
     alone, twins = compiled(policy(*scattered)), compiled(policy(*scattered), policy(*scattered, name="web2"))
     assert len(twins.cells) - len(alone.cells) < 200
 

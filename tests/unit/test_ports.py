@@ -43,11 +43,12 @@ def test_meetings_are_the_groups_at_all_pieces() -> None:
     pieces = [range(start, 100 - start + 1) for start in range(4)]
     cuts = sorted({0, 1, 2, 3, 98, 99, 100, 101})
     there = sum(cut in piece for cut in cuts for piece in pieces)
-    assert meetings(nested, 0) == there
-    assert meetings(nested, 2) == there + 2 * len(cuts)
+    assert meetings(nested) == there
 
 
-@pytest.mark.parametrize("text", [classbench.nested_text(5_000), classbench.hosts_text(3_000)], ids=["nested", "hosts"])
+@pytest.mark.parametrize(
+    "text", [classbench.nested_text(5_000), classbench.hosts_text(20_000)], ids=["nested", "hosts"]
+)
 def test_what_multiplies_is_refused_by_name(text: str) -> None:
     result = parse([Source("x.yaml", text.encode())], read_set=lambda _: b"", find_user=lambda _: 0)
     assert result.policy_set is not None

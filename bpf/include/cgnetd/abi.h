@@ -123,7 +123,7 @@ enum cgn_action {
 #define CGN_POLICY_FLAGS 1 /* CGN_POLICY_* flags | enum cgn_tier */
 #define CGN_POLICY_V4 2 /* + direction: first node of the address table (tables.h) */
 #define CGN_POLICY_V6 4 /* + direction: the same */
-#define CGN_POLICY_ROWS 6 /* + direction: offset of the rows in the blob | row count */
+#define CGN_POLICY_ROWS 6 /* + direction: offset of the rows in the blob | row count (tables.h) */
 #define CGN_POLICY_OPAQUE 8 /* + enum cgn_proto or CGN_OPAQUE_RAW: 0 | rule reference; 7 cells, 8..14 */
 #define CGN_POLICY_DEFAULTS 15 /* rule reference of default.egress | of default.bind */
 #define CGN_POLICY_SOCKET 16 /* + context: 0 | rule reference for a new socket; 8 cells, 16..23 */
@@ -132,6 +132,7 @@ enum cgn_action {
 #define CGN_POLICY_TCP 26 /* initial RTO in ms | initial congestion window in segments; 0: the kernel's own */
 #define CGN_POLICY_CONGESTION                                                                                          \
 	27 /* 2 cells: name of the congestion control in memory order, NUL-padded; 0: the kernel's own */
+#define CGN_POLICY_COLUMNS 29 /* + direction: columns of the rows (tables.h) */
 
 #define CGN_POLICY_AUDIT (1u << 0) /* shadow verdict only */
 #define CGN_POLICY_EGRESS (1u << 1) /* has an egress section or default; otherwise passes at once */
@@ -147,10 +148,6 @@ enum cgn_tier {
 };
 
 /*
- * Row: CGN_EGRESS_CONTEXTS or CGN_BIND_CONTEXTS cells, one a context: `offset in the blob of a port list | entry
- * count`, or `rule reference | 0` for all ports. Port list: cells sorted by first port: `first port | rule reference`;
- * the first entry starts at port 0.
- *
  * Rule reference: 0 corrupt (denies), 1 nothing decided here (next policy), otherwise 2 + index of the rule in its
  * policy. The defaults of a policy that decide (allow, deny) are rules too, behind its own ones.
  */

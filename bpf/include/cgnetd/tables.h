@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Address tables of an image: from an address to the number of a row. Part of the contract, included by cgnetd/abi.h.
+ * Tables of an image: from an address to a row, from a row and a port to a rule. Part of the contract, included by
+ * cgnetd/abi.h.
  *
- * A cell of the policy header is the first node of a table. A node is about the next bits of an address, 64 at a time:
+ * Address table: a cell of the policy header is its first node. A node is about the next bits of an address, 64 at a
+ * time:
  *
  *   row     `row + 1 | 0`: one row holds for all.
  *   index   `offset in the blob of 2^bits nodes | CGN_NODE_INDEX + position << CGN_NODE_SHIFT + bits`: the bits behind
@@ -12,6 +14,14 @@
  *
  * Entry: key << CGN_TABLE_ANSWER_BITS | answer, a row or CGN_TABLE_MORE + the offset in the blob of a node about the
  * bits behind the key. Zeros follow the last bit of an address. Neighbouring nodes may share entries.
+ *
+ * Rows: as many cells each as there are columns. CGN_COLUMN() of the header's columns cell is that of a context, and
+ * CGN_COLUMNS() how many there are. Before row 0 stands one more, for rules on any address and for the default: the
+ * reference for a call is the earlier one of what that row says and what the row of its address says.
+ *
+ * Cell of a row: `rule reference | 0` for all ports, `CGN_PORTS_RANGE + rule reference | first port << 16 + last port`
+ * for these alone, or a port list, `offset in the blob | entry count`: entries `first port | rule reference`, sorted,
+ * the first at port 0.
  */
 #ifndef CGNETD_TABLES_H
 #define CGNETD_TABLES_H
@@ -24,5 +34,9 @@
 #define CGN_TABLE_SKIP 24 /* at most */
 #define CGN_TABLE_LISTS 4 /* of an address, at most */
 #define CGN_TABLE_INDEXES 8 /* that follow each other, at most */
+
+#define CGN_PORTS_RANGE 0x80000000u
+#define CGN_COLUMN(columns, context) ((__u32)((columns) >> ((context)*4)) & 15)
+#define CGN_COLUMNS(columns) ((__u32)((columns) >> 60))
 
 #endif

@@ -34,14 +34,13 @@ V6 = Family(128)
 def sweep(
     family: Family,
     groups: Sequence[Sequence[Range]],
-    always: Sequence[int],
     row_of: Callable[[tuple[int, ...]], int],
     budget: Budget,
 ) -> Pieces:
     """Cut the family's addresses at the boundaries of the groups.
 
-    `groups[g]` are the sorted disjoint ranges of group g, `always` the sorted groups that are everywhere. `row_of` gets
-    the groups at a piece, ascending, once for each distinct combination. Neighbours with one row are one piece.
+    `groups[g]` are the sorted disjoint ranges of group g, none for one that is everywhere. `row_of` gets the groups at
+    a piece, ascending, once for each distinct combination. Neighbours with one row are one piece.
     """
     end = 1 << family.bits
     events: list[int] = []
@@ -51,11 +50,12 @@ def sweep(
         events += [(last + 1) << 32 | closed for _, last in ranges if last + 1 < end]
     events.sort()
     budget.spend_steps(len(events))
-    return _pieces(events, list(always), row_of, budget)
+    return _pieces(events, row_of, budget)
 
 
-def _pieces(events: list[int], active: list[int], row_of: Callable[[tuple[int, ...]], int], budget: Budget) -> Pieces:
+def _pieces(events: list[int], row_of: Callable[[tuple[int, ...]], int], budget: Budget) -> Pieces:
     """Walk `position << 32 | group << 1 | opens` events; see `sweep`."""
+    active: list[int] = []
     starts: list[int] = []
     piece_rows: list[int] = []
     rows: dict[tuple[int, ...], int] = {}

@@ -156,6 +156,7 @@ def _assemble(
     for section, tables in swept:
         header[abi.POLICY_FLAGS] |= abi.cell(section.flag, 0)
         header[abi.POLICY_ROWS + section.direction] = abi.cell(len(cells), section.rows.count)
+        header[abi.POLICY_COLUMNS + section.direction] = section.rows.columns
         cells.extend(section.rows.cells)
         for family, pieces in tables:
             table, node = table_cells(family, pieces, len(cells))
@@ -170,8 +171,8 @@ def _assemble(
 def _sweep(family: Family, rows: Rows, budget: Budget) -> Pieces:
     groups = [_ranges(family, addresses) for addresses in rows.addresses]
     if len(groups) >= FORESEEN_FROM:
-        budget.foresee(meetings(groups, len(rows.always())))
-    return sweep(family, groups, rows.always(), rows.add, budget)
+        budget.foresee(meetings(groups))
+    return sweep(family, groups, rows.add, budget)
 
 
 def _ranges(family: Family, addresses: AddressRanges | None) -> Sequence[Range]:

@@ -93,32 +93,40 @@ class Classifier(CellReader):
         return abi.hi(references) if call.hook is Hook.CONNECT else abi.lo(references)
 
     def _by_address(self, header: int, blob: int, call: Call) -> int:
-        """Address -> row -> port list -> rule reference."""
-        contexts = abi.EGRESS_CONTEXTS if call.direction == abi.DIR_EGRESS else abi.BIND_CONTEXTS
+        """Address -> row -> ports -> rule reference; the same of the row for any address."""
         if call.family == abi.FAMILY_V4:
             row = self.row(blob, self.cell(header + abi.POLICY_V4 + call.direction), call.address << 32, 0)
         else:
             node = self.cell(header + abi.POLICY_V6 + call.direction)
             row = self.row(blob, node, call.address >> 64, call.address & LOW)
         rows = self.cell(header + abi.POLICY_ROWS + call.direction)
-        if row >= abi.lo(rows):
-            raise CorruptImageError(f"read image: there is no row {row}")
-        return self._by_port(blob, self.cell(blob + abi.hi(rows) + row * contexts + call.context), call)
+        columns = self.cell(header + abi.POLICY_COLUMNS + call.direction)
+        count, column = columns >> 60, columns >> call.context * 4 & 15
+        if row >= abi.lo(rows) or column >= count:
+            raise CorruptImageError(f"read image: there is no row {row}, or no column {column}")
+        common = blob + abi.hi(rows) + column
+        return _earlier(
+            self._by_port(blob, self.cell(common + (row + 1) * count), call),
+            self._by_port(blob, self.cell(common), call),
+        )
 
-    def _by_port(self, blob: int, port_list: int, call: Call) -> int:
+    def _by_port(self, blob: int, cell: int, call: Call) -> int:
         """By the port; of a port that the kernel picked, the earlier one of `ephemeral` and the port."""
-        first, count = blob + abi.hi(port_list), abi.lo(port_list)
-        if not count:
-            return abi.hi(port_list)
-        reference = abi.lo(self.bisect(first, count, call.port << 32 | WORD))
-        if call.hook is not Hook.POST_BIND or reference == abi.REF_CORRUPT:
-            return reference
-        ephemeral = abi.lo(self.bisect(first, count, WORD))
-        if ephemeral == abi.REF_CORRUPT:
-            return ephemeral
-        if reference == abi.REF_NONE or (ephemeral != abi.REF_NONE and ephemeral < reference):
-            return ephemeral
-        return reference
+        reference = self._of_port(blob, cell, call.port)
+        return _earlier(reference, self._of_port(blob, cell, 0)) if call.hook is Hook.POST_BIND else reference
+
+    def _of_port(self, blob: int, cell: int, port: int) -> int:
+        place, ports = abi.hi(cell), abi.lo(cell)
+        if place & abi.PORTS_RANGE:
+            return place & ~abi.PORTS_RANGE if ports >> 16 <= port <= ports & 0xFFFF else abi.REF_NONE
+        return abi.lo(self.bisect(blob + place, ports, port << 32 | WORD)) if ports else place
+
+
+def _earlier(one: int, other: int) -> int:
+    """Of two references the one of the rule that comes first; corrupt if one is."""
+    if abi.REF_CORRUPT in (one, other):
+        return abi.REF_CORRUPT
+    return min(one, other, key=lambda reference: reference if reference != abi.REF_NONE else WORD)
 
 
 def call_of(flow: Flow) -> Call:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Port lists: for a list of rules in order, which one decides each port.
 
-A list is cells `first port | rule reference`, sorted, the first at port 0. Key 0 is "port 0": what `ephemeral` and
-rules without ports match. Equal lists are one. Must not know of addresses.
+A list is cells `first port | rule reference`, sorted, the first at port 0; a single range is in the row itself. Key 0
+is "port 0": what `ephemeral` and rules without ports match. Equal lists are one. Must not know of addresses.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from array import array
 from collections.abc import Sequence
 from itertools import pairwise
 
+from cgnetd.datapath import abi
 from cgnetd.datapath.budget import Budget
 from cgnetd.policy.types import Range, Rule
 
 LAST_PORT = 65535
 EVERY_PORT: tuple[Range, ...] = ((0, LAST_PORT),)
 EPHEMERAL: Range = (0, 0)
+_AROUND_ONE = ([True, False, True], [True, False], [False, True])  # where nothing is decided, and where something is
 
 
 def port_ranges(rule: Rule) -> tuple[Range, ...]:
@@ -51,6 +53,14 @@ def first_match(ranges: Sequence[tuple[int, int, int]], fallback: int) -> list[t
         if not found or found[-1][1] != reference:
             found.append((port, reference))
     return found
+
+
+def _range_cell(found: Sequence[tuple[int, int]]) -> int:
+    """The cell of the only range that decides anything."""
+    at = 0 if found[0][1] != abi.REF_NONE else 1
+    first, reference = found[at]
+    last = found[at + 1][0] - 1 if at + 1 < len(found) else LAST_PORT
+    return abi.cell(abi.PORTS_RANGE | reference, first << 16 | last)
 
 
 def _alone(first: int, last: int, reference: int, fallback: int) -> list[tuple[int, int]]:
@@ -93,11 +103,13 @@ class PortLists:
         return len(self._by_content)
 
     def add(self, ranges: Sequence[tuple[int, int, int]], fallback: int) -> int:
-        """The cell `offset | entry count` of the list that these ranges make, or `reference | 0` if it is one for all
-        ports."""
+        """The row's cell for what these ranges make: a reference, one for a range of ports, or a list that is laid out
+        once."""
         found = first_match(ranges, fallback)
         if len(found) == 1:
             return found[0][1] << 32
+        if [port_and_reference[1] == abi.REF_NONE for port_and_reference in found] in _AROUND_ONE:
+            return _range_cell(found)
         entries = array("Q", [port << 32 | reference for port, reference in found])
         content = entries.tobytes()
         known = self._by_content.get(content)

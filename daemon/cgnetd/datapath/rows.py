@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One section of one policy: which rules meet at a set of addresses, and the row of port lists that makes of it.
 
-Rules that hold the same addresses object form a group; the sweep over addresses sees groups only. A row has one port
-list a context (egress: hook and protocol, bind: protocol). Contexts to which the same rules apply share the work. Must
-not know of address tables or offsets outside the blob.
+Rules that hold the same addresses object form a group; the sweep over addresses sees groups only. Rules on any address
+meet all others and would be in every list: they and the default have a row of their own. A row has a cell a column;
+contexts (egress: hook and protocol, bind: protocol) to which the same rules apply have one column. Must not know of
+address tables or offsets outside the blob.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from array import array
 from collections.abc import Sequence
 from itertools import chain
 
+from cgnetd.datapath import abi
 from cgnetd.datapath.budget import Budget
 from cgnetd.datapath.ports import PortLists, port_ranges
 from cgnetd.policy.types import AddressRanges, Hook, Protocol, Range, Rule
@@ -27,14 +29,14 @@ Context = tuple[Hook | None, Protocol]
 FORESEEN_FROM = 64  # groups; fewer cannot multiply much
 
 
-def meetings(groups: Sequence[Sequence[Range]], always: int) -> int:
+def meetings(groups: Sequence[Sequence[Range]]) -> int:
     """How many groups there are in all pieces of the line together: the steps that a sweep of them takes at least.
 
-    `groups`: sorted disjoint ranges of each, `always`: how many of them are everywhere.
+    `groups`: sorted disjoint ranges of each.
     """
     cuts = {first for ranges in groups for first, _ in ranges} | {last + 1 for ranges in groups for _, last in ranges}
     piece = {cut: number for number, cut in enumerate(sorted(cuts))}
-    return always * len(piece) + sum(piece[last + 1] - piece[first] for ranges in groups for first, last in ranges)
+    return sum(piece[last + 1] - piece[first] for ranges in groups for first, last in ranges)
 
 
 class Rows:
@@ -51,29 +53,33 @@ class Rows:
         fallback: int,
     ) -> None:
         self.addresses: list[AddressRanges | None] = []  # of each group; None is everywhere
-        self.cells = array("Q")
         self._rules = rules
-        self._fallback = fallback
         self._lists = lists
         self._budget = budget
         self._ranges = _reference_ranges(rules, references)
         self._members, self._columns = self._classify(rules, contexts)
         self._lists_by_rules: dict[tuple[int, ...], int] = {}
         self._rows_by_content: dict[tuple[int, ...], int] = {}
+        always = [group for group, addresses in enumerate(self.addresses) if addresses is None]
+        common = [_merge([members[group] for group in always]) for members in self._members]
+        self._ends = [self._end(numbers) for numbers in common]
+        self.cells = array("Q", [self._port_list(numbers, fallback) for numbers in common])
+
+    @property
+    def columns(self) -> int:
+        """The cell that tells the column of each context, and how many there are."""
+        return len(self._members) << 60 | sum(column << 4 * context for context, column in enumerate(self._columns))
 
     @property
     def count(self) -> int:
-        """Distinct rows so far."""
+        """Distinct rows so far, without that for any address, which `cells` begin with."""
         return len(self._rows_by_content)
-
-    def always(self) -> tuple[int, ...]:
-        """The groups that are everywhere."""
-        return tuple(group for group, addresses in enumerate(self.addresses) if addresses is None)
 
     def add(self, groups: tuple[int, ...]) -> int:
         """The number of the row where exactly these groups (ascending) meet."""
-        lists = [self._port_list(members, groups) for members in self._members]
-        content = tuple([lists[column] for column in self._columns])
+        content = tuple(
+            [self._own_list(members, groups, end) for members, end in zip(self._members, self._ends, strict=True)]
+        )
         row = self._rows_by_content.get(content)
         if row is None:
             self._budget.spend_cells(len(content))
@@ -81,18 +87,28 @@ class Rows:
             self.cells.extend(content)
         return row
 
-    def _port_list(self, members: Sequence[Sequence[int]], groups: tuple[int, ...]) -> int:
+    def _own_list(self, members: Sequence[Sequence[int]], groups: tuple[int, ...], end: int) -> int:
+        """Of the rules of these groups, as far as they come before `end`."""
         rules = _merge([members[group] for group in groups])
+        if rules and rules[-1] >= end:
+            rules = tuple([rule for rule in rules if rule < end])
         known = self._lists_by_rules.get(rules)
         if known is None:
-            ranges: list[tuple[int, int, int]] = []
-            for rule in rules:
-                ranges += self._ranges[rule]
-                if self._rules[rule].ports is None:
-                    break  # it leaves nothing to the rules behind it
-            self._budget.spend_steps(len(rules))
-            known = self._lists_by_rules[rules] = self._lists.add(ranges, self._fallback)
+            known = self._lists_by_rules[rules] = self._port_list(rules, abi.REF_NONE)
         return known
+
+    def _port_list(self, rules: Sequence[int], fallback: int) -> int:
+        ranges: list[tuple[int, int, int]] = []
+        for rule in rules:
+            ranges += self._ranges[rule]
+            if self._rules[rule].ports is None:
+                break  # it leaves nothing to the rules behind it
+        self._budget.spend_steps(len(rules))
+        return self._lists.add(ranges, fallback)
+
+    def _end(self, common: Sequence[int]) -> int:
+        """The first rule that takes every port at any address: it leaves nothing to the rules behind it."""
+        return next((rule for rule in common if self._rules[rule].ports is None), len(self._rules))
 
     def _classify(
         self, rules: Sequence[Rule], contexts: Sequence[Context]
