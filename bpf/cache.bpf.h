@@ -8,7 +8,8 @@
  * in the entry. A collision replaces, so the table never grows.
  *
  * An entry has one of two places: that of its cgroup, where the last verdict of each is, or nothing governs it; and
- * that of the whole call.
+ * that of the whole call. Calls are kept when they are allowed for the second time. `cgn_sights` tells which ones were:
+ * a byte a place, few enough to stay near, so that calls to ever new destinations touch nothing else.
  *
  * A task can be preempted in here by another one on the same CPU: an entry is read and written as under a seqlock whose
  * writers never wait. Its readers and writers share a CPU, so compiler barriers are enough.
@@ -41,11 +42,38 @@ static __always_inline __u32 cgn_place_of_cgroup(__u64 task_id)
 	return task_id * 0x9e3779b97f4a7c15ull >> (64 - CGN_CACHE_BITS);
 }
 
-static __always_inline __u32 cgn_place_of_call(__u64 task_id, const struct cgn_wanted *wanted)
+/* Of the upper bits, CGN_CACHE_BITS are the place of the call, and eight more what it is told from others by there. */
+static __always_inline __u64 cgn_hash_of_call(__u64 task_id, const struct cgn_wanted *wanted)
 {
 	__u64 call = wanted->address[0] ^ wanted->address[1] ^ (wanted->what << 32 | wanted->what >> 32);
 
-	return (task_id * 0x9e3779b97f4a7c15ull ^ call * 0xc2b2ae3d27d4eb4full) >> (64 - CGN_CACHE_BITS);
+	return task_id * 0x9e3779b97f4a7c15ull ^ call * 0xc2b2ae3d27d4eb4full;
+}
+
+static __always_inline __u32 cgn_place_of_call(__u64 hash)
+{
+	return hash >> (64 - CGN_CACHE_BITS);
+}
+
+/*
+ * Whether a call of that hash was the last one that was allowed of all that have its place; it is from now on, if it is
+ * to `replace` another. Wrong now and then, and written without care: it only saves work.
+ */
+static __always_inline bool cgn_is_seen(__u64 hash, bool replace)
+{
+	__u8 tag = hash >> (56 - CGN_CACHE_BITS), *seen;
+	struct cgn_sights *sights;
+	__u32 zero = 0;
+
+	sights = bpf_map_lookup_elem(&cgn_sights, &zero);
+	if (!sights)
+		return false;
+	seen = &sights->tag[cgn_place_of_call(hash)];
+	if (*seen == tag)
+		return true;
+	if (replace)
+		*seen = tag;
+	return false;
 }
 
 static __always_inline struct cgn_cached *cgn_cached_at(__u32 place)
@@ -118,7 +146,7 @@ static __always_inline void cgn_keep_at(__u32 place, const struct cgn_wanted *wa
 	*(volatile __u32 *)&entry->sequence = sequence + 2;
 }
 
-/* Remembers that the call was allowed. */
+/* Remembers that the call was allowed, from the second time on: many calls never come again. */
 CGN_STATIC_NOINLINE void cgn_keep_allow(const struct cgn_call *call)
 {
 	struct cgn_memo memo = {
@@ -130,9 +158,12 @@ CGN_STATIC_NOINLINE void cgn_keep_allow(const struct cgn_call *call)
 		.address = {call->address[0], call->address[1]},
 		.what = CGN_WHAT(call->hook, call->family, call->protocol, call->port),
 	};
+	__u64 hash = cgn_hash_of_call(memo.task_id, &wanted);
 
+	if (!cgn_is_seen(hash, true))
+		return;
 	cgn_keep_at(cgn_place_of_cgroup(memo.task_id), &wanted, &memo);
-	cgn_keep_at(cgn_place_of_call(memo.task_id, &wanted), &wanted, &memo);
+	cgn_keep_at(cgn_place_of_call(hash), &wanted, &memo);
 }
 
 /* Remembers that nothing governs the task's cgroup. */

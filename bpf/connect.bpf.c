@@ -104,40 +104,30 @@ static __always_inline bool cgn_goes_elsewhere(const struct cgn_call *call)
 	return cgn_rewrites(call->rule) && !call->has_target;
 }
 
-/* Whether the call is let pass unjudged. */
-static __always_inline bool cgn_passes4(struct bpf_sock_addr *ctx)
+/* Whether an equal call was allowed before. */
+static __always_inline bool cgn_knows4(struct bpf_sock_addr *ctx, const struct cgn_glance *glance)
 {
 	struct cgn_wanted wanted;
-	struct cgn_glance glance;
-	enum cgn_sight sight;
 
-	sight = cgn_glance(&glance, ctx, CGN_HOOK_CONNECT);
-	if (sight != CGN_SIGHT_ASK)
-		return sight == CGN_SIGHT_PASS;
 	cgn_want4(&wanted, CGN_HOOK_CONNECT, ctx->protocol, ctx->user_ip4, ctx->user_port);
-	return wanted.address[1] && cgn_is_known(&glance, &wanted, ctx, CGN_HOOK_CONNECT);
+	return wanted.address[1] && cgn_is_known(glance, &wanted, ctx, CGN_HOOK_CONNECT);
 }
 
-static __always_inline bool cgn_passes6(struct bpf_sock_addr *ctx)
+static __always_inline bool cgn_knows6(struct bpf_sock_addr *ctx, const struct cgn_glance *glance)
 {
 	struct cgn_wanted wanted;
-	struct cgn_glance glance;
-	enum cgn_sight sight;
 
-	sight = cgn_glance(&glance, ctx, CGN_HOOK_CONNECT);
-	if (sight != CGN_SIGHT_ASK)
-		return sight == CGN_SIGHT_PASS;
 	cgn_want6(&wanted, CGN_HOOK_CONNECT, ctx->protocol, CGN_ADDRESS6(ctx->user_ip6), ctx->user_port);
-	return (wanted.address[0] || wanted.address[1]) && cgn_is_known(&glance, &wanted, ctx, CGN_HOOK_CONNECT);
+	return (wanted.address[0] || wanted.address[1]) && cgn_is_known(glance, &wanted, ctx, CGN_HOOK_CONNECT);
 }
 
 /* A function of its own: calls that pass at once need none of its stack. */
-static __noinline int cgn_connect4(struct bpf_sock_addr *ctx)
+static __noinline int cgn_connect4(struct bpf_sock_addr *ctx, __u64 owner_id)
 {
 	struct cgn_call call;
 	bool views, begun;
 
-	begun = cgn_begin_seeing(&call, ctx->sk, &views);
+	begun = cgn_begin_as(&call, ctx->sk, owner_id, &views);
 	if (!begun && !views)
 		return CGN_PROCEED;
 	cgn_set_hook(&call, CGN_HOOK_CONNECT, ctx->protocol);
@@ -160,12 +150,12 @@ static __noinline int cgn_connect4(struct bpf_sock_addr *ctx)
 }
 
 /* A function of its own: calls that pass at once need none of its stack. */
-static __noinline int cgn_connect6(struct bpf_sock_addr *ctx)
+static __noinline int cgn_connect6(struct bpf_sock_addr *ctx, __u64 owner_id)
 {
 	struct cgn_call call;
 	bool views, begun;
 
-	begun = cgn_begin_seeing(&call, ctx->sk, &views);
+	begun = cgn_begin_as(&call, ctx->sk, owner_id, &views);
 	if (!begun && !views)
 		return CGN_PROCEED;
 	cgn_set_hook(&call, CGN_HOOK_CONNECT, ctx->protocol);
@@ -191,13 +181,35 @@ static __noinline int cgn_connect6(struct bpf_sock_addr *ctx)
 SEC("cgroup/connect4")
 int connect4(struct bpf_sock_addr *ctx)
 {
-	return ctx->user_family != AF_INET || cgn_passes4(ctx) ? CGN_PROCEED : cgn_connect4(ctx);
+	struct cgn_glance glance;
+
+	if (ctx->user_family != AF_INET)
+		return CGN_PROCEED;
+	switch (cgn_glance(&glance, ctx, CGN_HOOK_CONNECT)) {
+	case CGN_SIGHT_PASS:
+		return CGN_PROCEED;
+	case CGN_SIGHT_ASK:
+		return cgn_knows4(ctx, &glance) ? CGN_PROCEED : cgn_connect4(ctx, glance.task_id);
+	default:
+		return cgn_connect4(ctx, 0);
+	}
 }
 
 SEC("cgroup/connect6")
 int connect6(struct bpf_sock_addr *ctx)
 {
-	return ctx->user_family != AF_INET6 || cgn_passes6(ctx) ? CGN_PROCEED : cgn_connect6(ctx);
+	struct cgn_glance glance;
+
+	if (ctx->user_family != AF_INET6)
+		return CGN_PROCEED;
+	switch (cgn_glance(&glance, ctx, CGN_HOOK_CONNECT)) {
+	case CGN_SIGHT_PASS:
+		return CGN_PROCEED;
+	case CGN_SIGHT_ASK:
+		return cgn_knows6(ctx, &glance) ? CGN_PROCEED : cgn_connect6(ctx, glance.task_id);
+	default:
+		return cgn_connect6(ctx, 0);
+	}
 }
 
 char _license[] SEC("license") = "GPL";

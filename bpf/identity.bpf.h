@@ -131,14 +131,15 @@ static __always_inline __u64 cgn_judge_of_socket(void *sk, __u64 socket_id, __u3
 
 /*
  * Begins a call: who makes it, and under which generation. False if nothing is in force, or nothing known to govern the
- * call. `sk` is NULL for a socket that is being made: it is the task's. `views`: whether sockets can hold views; then
- * the call is made anyway, for its address.
+ * call. `sk` is NULL for a socket that is being made: it is the task's. `owner_id`: the cgroup of task and socket, if
+ * it is known to be one that something may govern; else 0. `views`: whether sockets can hold views; then the call is
+ * made anyway, for its address.
  */
-static __always_inline bool cgn_begin_seeing(struct cgn_call *call, void *sk, bool *views)
+static __always_inline bool cgn_begin_as(struct cgn_call *call, void *sk, __u64 owner_id, bool *views)
 {
 	__u32 zero = 0, slot, generation, epoch;
+	__u64 task_id = owner_id, socket_id;
 	struct cgn_control *control;
-	__u64 task_id, socket_id;
 	bool goes_on;
 
 	*views = false;
@@ -151,9 +152,10 @@ static __always_inline bool cgn_begin_seeing(struct cgn_call *call, void *sk, bo
 	*views = *(volatile __u32 *)&control->flags & CGN_CONTROL_VIEWS;
 	if (!generation && !*views)
 		return false;
-	task_id = bpf_get_current_cgroup_id();
-	socket_id = sk ? cgn_socket_cgroup_id(sk) : task_id;
-	goes_on = generation && !(socket_id == task_id && cgn_is_quiet(task_id, generation, epoch));
+	if (!task_id)
+		task_id = bpf_get_current_cgroup_id();
+	socket_id = owner_id || !sk ? task_id : cgn_socket_cgroup_id(sk);
+	goes_on = generation && (owner_id || socket_id != task_id || !cgn_is_quiet(task_id, generation, epoch));
 	if (!goes_on && !*views)
 		return false;
 	__builtin_memset(call, 0, offsetof(struct cgn_call, label));
@@ -163,6 +165,12 @@ static __always_inline bool cgn_begin_seeing(struct cgn_call *call, void *sk, bo
 	call->task_id = task_id;
 	call->socket_id = socket_id;
 	return goes_on;
+}
+
+/* The same of any call. */
+static __always_inline bool cgn_begin_seeing(struct cgn_call *call, void *sk, bool *views)
+{
+	return cgn_begin_as(call, sk, 0, views);
 }
 
 /* The same, for hooks that have no views to keep. */

@@ -254,6 +254,18 @@ struct {
 	__type(value, struct cgn_cached);
 } cgn_cache SEC(".maps");
 
+/* Which calls were allowed lately, by place; see cache.bpf.h. */
+struct cgn_sights {
+	__u8 tag[1 << CGN_CACHE_BITS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct cgn_sights);
+} cgn_sights SEC(".maps");
+
 static __always_inline void cgn_stat_add(__u32 stat)
 {
 	__u64 *value = bpf_map_lookup_elem(&cgn_stats, &stat);

@@ -58,7 +58,11 @@ static __always_inline void cgn_count_known(__u32 slot, __u32 counter)
 		__sync_fetch_and_add(cell, 1);
 }
 
-/* What was found of a call by a first look, while it cannot be told yet. */
+/*
+ * What was found of a call by a first look, while it cannot be told yet. In registers: the program that looks has a
+ * frame of 32 bytes at most, or there is no room for the verdict below it (Linux 6.1 rounds each frame up to 32, to 512
+ * in all).
+ */
 struct cgn_glance {
 	const struct cgn_control *control;
 	const struct cgn_cached *latest; /* what is remembered of the cgroup */
@@ -105,9 +109,13 @@ static __always_inline enum cgn_sight cgn_glance(struct cgn_glance *glance, stru
 CGN_STATIC_NOINLINE __u64 cgn_recall(__u64 task_id, __u64 era, __u64 what, __u64 high, __u64 low)
 {
 	const struct cgn_wanted wanted = {.address = {high, low}, .what = what};
-	const struct cgn_cached *entry = cgn_cached_at(cgn_place_of_call(task_id, &wanted));
+	__u64 hash = cgn_hash_of_call(task_id, &wanted);
+	const struct cgn_cached *entry;
 	__u32 counter;
 
+	if (!cgn_is_seen(hash, false))
+		return 0;
+	entry = cgn_cached_at(cgn_place_of_call(hash));
 	return entry && cgn_says_allow(entry, &wanted, task_id, era, &counter) ? 1 + (__u64)counter : 0;
 }
 

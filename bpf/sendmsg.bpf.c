@@ -130,17 +130,12 @@ static __always_inline int cgn_enforce_sendmsg(struct bpf_sock_addr *ctx, struct
 	return CGN_PROCEED;
 }
 
-/* Whether the datagram is let pass unjudged. */
-static __always_inline bool cgn_passes4(struct bpf_sock_addr *ctx)
+/* Whether an equal datagram was allowed before. */
+static __always_inline bool cgn_knows4(struct bpf_sock_addr *ctx, const struct cgn_glance *glance)
 {
 	__be32 address, port;
 	struct cgn_wanted wanted;
-	struct cgn_glance glance;
-	enum cgn_sight sight;
 
-	sight = cgn_glance(&glance, ctx, CGN_HOOK_SENDMSG);
-	if (sight != CGN_SIGHT_ASK)
-		return sight == CGN_SIGHT_PASS;
 	address = ctx->user_ip4;
 	port = ctx->user_port;
 	barrier_var(
@@ -150,19 +145,14 @@ static __always_inline bool cgn_passes4(struct bpf_sock_addr *ctx)
 		port = ctx->sk->dst_port;
 	}
 	cgn_want4(&wanted, CGN_HOOK_SENDMSG, ctx->protocol, address, port);
-	return address && cgn_is_known(&glance, &wanted, ctx, CGN_HOOK_SENDMSG);
+	return address && cgn_is_known(glance, &wanted, ctx, CGN_HOOK_SENDMSG);
 }
 
-static __always_inline bool cgn_passes6(struct bpf_sock_addr *ctx)
+static __always_inline bool cgn_knows6(struct bpf_sock_addr *ctx, const struct cgn_glance *glance)
 {
 	__be32 port, address[4];
 	struct cgn_wanted wanted;
-	struct cgn_glance glance;
-	enum cgn_sight sight;
 
-	sight = cgn_glance(&glance, ctx, CGN_HOOK_SENDMSG);
-	if (sight != CGN_SIGHT_ASK)
-		return sight == CGN_SIGHT_PASS;
 	address[0] = ctx->user_ip6[0];
 	address[1] = ctx->user_ip6[1];
 	address[2] = ctx->user_ip6[2];
@@ -180,17 +170,17 @@ static __always_inline bool cgn_passes6(struct bpf_sock_addr *ctx)
 		port = ctx->sk->dst_port;
 	}
 	cgn_want6(&wanted, CGN_HOOK_SENDMSG, ctx->protocol, address, port);
-	return (wanted.address[0] || wanted.address[1]) && cgn_is_known(&glance, &wanted, ctx, CGN_HOOK_SENDMSG);
+	return (wanted.address[0] || wanted.address[1]) && cgn_is_known(glance, &wanted, ctx, CGN_HOOK_SENDMSG);
 }
 
 /* A function of its own: datagrams that pass at once need none of its stack. */
-static __noinline int cgn_sendmsg4(struct bpf_sock_addr *ctx)
+static __noinline int cgn_sendmsg4(struct bpf_sock_addr *ctx, __u64 owner_id)
 {
 	struct cgn_rewriting rewriting = {};
 	struct cgn_call call;
 	bool views, begun;
 
-	begun = cgn_begin_seeing(&call, ctx->sk, &views);
+	begun = cgn_begin_as(&call, ctx->sk, owner_id, &views);
 	if (!begun && !views)
 		return CGN_PROCEED;
 	cgn_set_hook(&call, CGN_HOOK_SENDMSG, ctx->protocol);
@@ -219,14 +209,14 @@ static __noinline int cgn_sendmsg4(struct bpf_sock_addr *ctx)
 }
 
 /* A function of its own: datagrams that pass at once need none of its stack. */
-static __noinline int cgn_sendmsg6(struct bpf_sock_addr *ctx)
+static __noinline int cgn_sendmsg6(struct bpf_sock_addr *ctx, __u64 owner_id)
 {
 	struct cgn_rewriting rewriting = {};
 	struct cgn_call call;
 	bool views, begun;
 	__be32 words[4];
 
-	begun = cgn_begin_seeing(&call, ctx->sk, &views);
+	begun = cgn_begin_as(&call, ctx->sk, owner_id, &views);
 	if (!begun && !views)
 		return CGN_PROCEED;
 	cgn_set_hook(&call, CGN_HOOK_SENDMSG, ctx->protocol);
@@ -262,13 +252,31 @@ static __noinline int cgn_sendmsg6(struct bpf_sock_addr *ctx)
 SEC("cgroup/sendmsg4")
 int sendmsg4(struct bpf_sock_addr *ctx)
 {
-	return cgn_passes4(ctx) ? CGN_PROCEED : cgn_sendmsg4(ctx);
+	struct cgn_glance glance;
+
+	switch (cgn_glance(&glance, ctx, CGN_HOOK_SENDMSG)) {
+	case CGN_SIGHT_PASS:
+		return CGN_PROCEED;
+	case CGN_SIGHT_ASK:
+		return cgn_knows4(ctx, &glance) ? CGN_PROCEED : cgn_sendmsg4(ctx, glance.task_id);
+	default:
+		return cgn_sendmsg4(ctx, 0);
+	}
 }
 
 SEC("cgroup/sendmsg6")
 int sendmsg6(struct bpf_sock_addr *ctx)
 {
-	return cgn_passes6(ctx) ? CGN_PROCEED : cgn_sendmsg6(ctx);
+	struct cgn_glance glance;
+
+	switch (cgn_glance(&glance, ctx, CGN_HOOK_SENDMSG)) {
+	case CGN_SIGHT_PASS:
+		return CGN_PROCEED;
+	case CGN_SIGHT_ASK:
+		return cgn_knows6(ctx, &glance) ? CGN_PROCEED : cgn_sendmsg6(ctx, glance.task_id);
+	default:
+		return cgn_sendmsg6(ctx, 0);
+	}
 }
 
 char _license[] SEC("license") = "GPL";

@@ -82,7 +82,7 @@ static __always_inline bool cgn_find_tuning(void *sk, struct cgn_tuning *tuning)
 	if (!generation)
 		return false;
 	memo.task_id = cgn_socket_cgroup_id(sk);
-	place = cgn_place_of_call(memo.task_id, &cgn_untuned);
+	place = cgn_place_of_call(cgn_hash_of_call(memo.task_id, &cgn_untuned));
 	entry = cgn_cached_at(place);
 	if (entry && cgn_says_allow(entry, &cgn_untuned, memo.task_id, memo.era, &memo.counter))
 		return false;

@@ -177,3 +177,22 @@ def test_call_that_makes_an_event_is_in_it_each_time(
     assert private_cgroup.child("app").call(calls) == NOTHING
     flows = lookup_all(enforcement.store.maps["flows"])
     assert sum(int.from_bytes(flow[:8], sys.byteorder) for _, flow in flows) == 2 * CALLS
+
+
+def test_no_destination_is_taken_for_another_of_more_than_are_remembered(
+    private_cgroup: PrivateCgroup, enforcement: Enforcement
+) -> None:
+    """Three rounds: calls are remembered when they come for the second time."""
+    rules = "{action: deny, to: [127.0.0.0/8], ports: [3000-3999]}, {name: rule, action: allow, to: [127.0.0.0/8]}"
+    one_rule = "{name: rule, action: allow, to: [127.0.0.0/8], log: false}"
+    enforcement.load(image(1, policy("allow").replace(one_rule, rules)))
+    ports, rounds = range(2000, 5000), 3
+
+    def denied() -> list[list[int]]:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+            return [[port for port in ports if made.connect_ex(("127.0.0.1", port))] for _ in range(rounds)]
+
+    assert private_cgroup.child("app").call(denied) == [list(range(3000, 4000))] * rounds
+    assert counted(enforcement, FIRST_RULE_ID) == rounds * 1000
+    assert counted(enforcement, FIRST_RULE_ID + 1) == rounds * 2000

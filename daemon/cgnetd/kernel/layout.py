@@ -41,7 +41,7 @@ QUOTA = struct.Struct("=Q")  # both key and value: a cgroup id, how many flows i
 QUOTA_EVERYBODY = 0  # instead of a cgroup id: how many all of them have
 
 CACHED_BYTES = 48  # struct cgn_cached of bpf/maps.bpf.h, which only the programs read
-CACHE_ENTRIES = 1024  # a CPU
+CACHE_ENTRIES = 1024  # a CPU, and a byte for each in struct cgn_sights
 
 # What is kept with sockets, and tables that only the programs write (abi.h, bpf/maps.bpf.h)
 VIEW = struct.Struct("=QQQQQHHB3x")  # asked[2], actual[2], service, asked_port, actual_port, family

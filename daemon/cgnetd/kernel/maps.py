@@ -57,6 +57,7 @@ def specs(capacity: Capacity) -> tuple[MapSpec, ...]:
         MapSpec("stats", kind.PERCPU_ARRAY, 4, 8, layout.STAT_COUNT),
         MapSpec("events", kind.RINGBUF, 0, 0, capacity.events_bytes, resizable=True),
         MapSpec("cache", kind.PERCPU_ARRAY, 4, layout.CACHED_BYTES, layout.CACHE_ENTRIES),
+        MapSpec("sights", kind.PERCPU_ARRAY, 4, layout.CACHE_ENTRIES, 1),
         MapSpec("stamps", kind.SK_STORAGE, 4, 8, 0, MapFlag.NO_PREALLOC),
         MapSpec("live", kind.ARRAY_OF_MAPS, 4, 4, layout.SLOTS, table_bytes=layout.CELL_BYTES),
         MapSpec("peers", kind.SK_STORAGE, 4, layout.PEERS_BYTES, 0, MapFlag.NO_PREALLOC),
