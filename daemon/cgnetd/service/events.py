@@ -7,7 +7,7 @@ Values only. Must not know where they are sent.
 from __future__ import annotations
 
 import enum
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from cgnetd.service.clock import rfc3339
@@ -190,17 +190,14 @@ class FlowEvent:
 
     def to_json(self) -> dict[str, Any]:
         """The event as `docs/events.md` describes it."""
-        record = asdict(self)
-        for name in _NOT_AS_THEY_ARE:
-            del record[name]
         return {
             "type": "flow",
             "time": rfc3339(self.time_ns),
             "verdict": self._verdict(self.denied, self.redirected),
             "shadow_verdict": self._verdict(self.shadow_denied, self.shadow_redirected),
-            **record,
-            **asdict(self.rule),
-            **{f"shadow_{name}": value for name, value in asdict(self.shadow_rule).items()},
+            **{name: getattr(self, name) for name in _AS_THEY_ARE},
+            **{name: getattr(self.rule, name) for name in _OF_RULES},
+            **{f"shadow_{name}": getattr(self.shadow_rule, name) for name in _OF_RULES},
             "first_seen": rfc3339(self.first_ns),
             "last_seen": rfc3339(self.last_ns),
         }
@@ -220,6 +217,9 @@ _NOT_AS_THEY_ARE = (
     *("denied", "shadow_denied", "redirected", "shadow_redirected"),
     *("rule", "shadow_rule"),
 )
+# Not by asdict(), which copies every value: that took four fifths of the time of telling an event.
+_AS_THEY_ARE = tuple(one.name for one in fields(FlowEvent) if one.name not in _NOT_AS_THEY_ARE)
+_OF_RULES = tuple(one.name for one in fields(RuleName))
 
 
 @dataclass(frozen=True, slots=True)
