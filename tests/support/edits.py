@@ -24,7 +24,7 @@ class EditedDirectory:
     def __init__(self, at: Path, source: random.Random) -> None:
         self._at = at
         self._random = source
-        self._touched: set[Path] = set()  # in this edit
+        self._touched: set[Path] = set()  # since the end of the last edit
         self.directories = [str(at / name) for name in ("etc", "run")]
         self.uids = dict.fromkeys(USERS, 1000)
         self._edits = (self._write, self._write, self._write, self._list, self._list, self._remove, self._mask)
@@ -35,18 +35,19 @@ class EditedDirectory:
             self._replace(self._set_file(name), "203.0.113.0/24\n")
         for name in ("s", "t", "db"):
             self._replace(at / "run" / f"{name}.yaml", self._fixed(name))
+        self._touched.clear()
 
     def edit(self) -> None:
         """One edit, sometimes several of different files."""
-        self._touched.clear()
         for _ in range(self._random.choice((1, 1, 1, 2, 4))):
             self._random.choice(self._edits)()
+        self._touched.clear()
 
     def mend(self, wrong: Iterable[str]) -> None:
-        """Make these files right, whatever is wrong with them."""
-        self._touched.clear()
-        for path in map(Path, wrong):
+        """Make these files right, whatever is wrong with them; the next edit leaves them alone."""
+        for path in map(Path, sorted(wrong)):
             if path.stem in NAMES:
+                self._touched.add(path)
                 path.unlink(missing_ok=True)
             elif path.suffix == ".txt":
                 self._replace(path, "203.0.113.0/24\n")
