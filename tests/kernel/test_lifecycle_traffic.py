@@ -24,6 +24,7 @@ from cgnetd.errors import CgnetdError
 from pybpf import Link, Program
 from support import native
 from support.daemon import RealDaemon
+from support.netns import PrivateNetns, private_netns
 from support.sandbox import PrivateCgroup
 
 EVENTS = 50
@@ -69,11 +70,12 @@ spec:
 
 
 class Traffic:
-    """One worker in its cgroup."""
+    """One worker in its cgroup, in a network where its ports are free."""
 
-    def __init__(self, program: Path, cgroup: PrivateCgroup, number: int) -> None:
+    def __init__(self, program: Path, cgroup: PrivateCgroup, number: int, network: PrivateNetns) -> None:
         ends = (f"127.0.1.{number}", f"127.0.2.{number}", str(20000 + number))
-        command = [str(program), str(cgroup.path), *ends, str(errno.EHOSTUNREACH), str(PAUSE_US)]
+        enter = ["nsenter", f"--net={network.path}"]
+        command = [*enter, str(program), str(cgroup.path), *ends, str(errno.EHOSTUNREACH), str(PAUSE_US)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def calls(self) -> int:
@@ -129,10 +131,11 @@ def daemon(tmp_path: Path, private_cgroup: PrivateCgroup, pin_dir: Path, objects
 
 @pytest.fixture
 def traffic(program: Path, daemon: RealDaemon, private_cgroup: PrivateCgroup) -> Iterator[list[Traffic]]:
-    workers = [Traffic(program, private_cgroup.child(name), n) for n, name in enumerate(WORKERS, 1)]
-    yield workers
-    for worker in workers:
-        worker.kill()
+    with private_netns() as network:
+        workers = [Traffic(program, private_cgroup.child(name), n, network) for n, name in enumerate(WORKERS, 1)]
+        yield workers
+        for worker in workers:
+            worker.kill()
 
 
 def attached_tags(pin_dir: Path) -> dict[str, bytes]:
