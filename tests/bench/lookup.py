@@ -58,7 +58,7 @@ def measure(scratch: Path, rounds: int) -> dict[str, Any]:
     instructions: dict[str, Any] = {}
     for case in _cases():
         with (
-            _in_force(objects, case) as (enforcement, about),
+            in_force(objects, case) as (enforcement, about),
             Tries(case.prefixes) as tries,
             Lookups(own, enforcement.store, tries.maps, _GOVERNED) as lookups,
         ):
@@ -70,14 +70,14 @@ def measure(scratch: Path, rounds: int) -> dict[str, Any]:
 def _cases() -> Iterator[Case]:
     for family in FAMILIES:
         for count in PREFIXES:
-            yield _prefix_case("random prefixes", family, random_prefixes(family, count))
-        yield _prefix_case("real prefixes", family, real_prefixes(family))
+            yield prefix_case("random prefixes", family, random_prefixes(family, count))
+        yield prefix_case("real prefixes", family, real_prefixes(family))
         for count in RULES:
             yield _rule_case("rules", family, count, ())
         yield _rule_case("prefixes and rules", family, BOTH[1], random_prefixes(family, BOTH[0]))
 
 
-def _prefix_case(what: str, family: int, prefixes: Sequence[Prefix]) -> Case:
+def prefix_case(what: str, family: int, prefixes: Sequence[Prefix]) -> Case:
     keys = {"hit": inside(prefixes, KEYS), "miss": outside(prefixes, KEYS)}
     asked = {name: [(address, 443) for address in found] for name, found in keys.items()}
     return Case(what, len(prefixes), family, _SET, prefixes, asked)
@@ -94,7 +94,7 @@ def _rule_case(what: str, family: int, count: int, listed: Sequence[Prefix]) -> 
 
 
 @contextmanager
-def _in_force(objects: Path, case: Case) -> Iterator[tuple[Enforcement, dict[str, Any]]]:
+def in_force(objects: Path, case: Case) -> Iterator[tuple[Enforcement, dict[str, Any]]]:
     """The case's policy, and the label of a cgroup that need not be there; and what there is to say of it."""
     began = time.monotonic()
     image = _image(case)
@@ -130,7 +130,7 @@ def _times(case: Case, keys: str, lookups: Lookups, rounds: int) -> dict[str, An
     ways = dict(WAYS) if case.prefixes and case.what != "prefixes and rules" else _ours()
     lookups.set_keys(case.family, case.keys[keys])
     _check(lookups, keys, ways)
-    turns = [{program: _warm(lookups, program) for program in (IDLE, *ways.values())} for _ in range(rounds)]
+    turns = [{program: warm(lookups, program) for program in (IDLE, *ways.values())} for _ in range(rounds)]
     floor = min(turn[IDLE] for turn in turns)
     return {
         way: {
@@ -141,7 +141,7 @@ def _times(case: Case, keys: str, lookups: Lookups, rounds: int) -> dict[str, An
     }
 
 
-def _warm(lookups: Lookups, program: str) -> float:
+def warm(lookups: Lookups, program: str) -> float:
     """Nanoseconds a key, the caches as the same look-ups have left them, not those of the way before."""
     lookups.run(program)
     return lookups.run(program, repeat=2)

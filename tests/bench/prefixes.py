@@ -83,11 +83,11 @@ def outside(prefixes: Sequence[Prefix], count: int) -> list[int]:
 
 def without(prefixes: Sequence[Prefix], addresses: Sequence[int]) -> list[int]:
     """Those addresses that are in none of the prefixes, which are of one family."""
-    starts, ends = _spans(prefixes)
+    starts, ends = spans(prefixes)
     return [a for a in addresses if not (at := bisect_right(starts, a)) or ends[at - 1] < a]
 
 
-def _spans(prefixes: Sequence[Prefix]) -> tuple[list[int], list[int]]:
+def spans(prefixes: Sequence[Prefix]) -> tuple[list[int], list[int]]:
     """First and last addresses of what they cover, disjoint and sorted."""
     starts, ends = list[int](), list[int]()
     for family, first, length in sorted(prefixes):

@@ -15,6 +15,7 @@ def text(found: Mapping[str, Any]) -> str:
     parts = {
         "machine": _machine,
         "lookup": tables_sizes.lookup,
+        "structures": tables_sizes.structures,
         "calls": _calls,
         "peers": tables_sizes.peers,
         "systemd": tables_sizes.systemd,

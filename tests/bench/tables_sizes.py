@@ -20,6 +20,13 @@ def lookup(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {row['size']:>8} {row['what']:<19} IPv{row['family']} {row['keys']:<5} {ns}"
 
 
+def structures(result: Mapping[str, Any]) -> Iterator[str]:
+    yield f"structures: ns a look-up (best of {result['rounds']} turns, {result['keys']} keys each), bytes a prefix"
+    for row in result["rows"]:
+        each = "   ".join(f"{name} {ns:.0f} ({row['bytes_a_prefix'][name]:.0f})" for name, ns in row["ns"].items())
+        yield f"  {row['size']:>8} {row['what']:<19} IPv{row['family']} {row['keys']:<5} {each}"
+
+
 def peers(result: Mapping[str, Any]) -> Iterator[str]:
     yield f"peers: ns a call (median of {result['rounds']} turns, the best fifth of each), by entries of the list"
     yield from _missing(result)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import build, lookup, netfilter, peers, scale, tables
+from bench import build, lookup, netfilter, peers, scale, structures, tables
 from support.crowd import Crowd
 
 pytestmark = pytest.mark.usefixtures("no_fd_leaks")
@@ -31,6 +31,14 @@ def test_look_ups_are_of_every_kind(scratch: Path, monkeypatch: pytest.MonkeyPat
     assert len(told) == len(found["rows"]) == 2 * 2 * 5
     assert {way for row in found["rows"] for way in row["ns"]} == {"classified", "judged", "lpm"}
     assert all(about["instructions"] > 0 for about in found["programs"].values())
+
+
+def test_structures_give_the_same_answers(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(structures, "PREFIXES", (200, 2_000))
+    found = structures.measure(scratch, 1)
+    assert len(found["rows"]) == 2 * 3 * 2
+    assert {name for row in found["rows"] for name in row["bytes_a_prefix"]} == {"indexes", "root", "trie", "lpm"}
+    assert "IPv6 miss" in tables.text({"structures": found})
 
 
 def test_every_peer_denies_the_list_and_lets_the_rest_pass(scratch: Path) -> None:
