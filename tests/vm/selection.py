@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 
 from cgnetd.kernel import features
 
-# Ten minutes in emulation. First what tells most when it fails: every program loaded, every hook attached.
+# Twenty minutes in emulation. First what tells most when it fails: every program loaded, every hook attached.
 TESTS = (
     "tests/kernel/test_store_attach.py::test_every_hook_attaches_once",
     "tests/kernel/test_store_attach.py::test_map_of_one_object_alone_makes_no_other_program",
