@@ -8,7 +8,7 @@ from typing import Any
 
 from beds.machine import Machine
 from cgnetd.service.events import Kind
-from system.journaling import explained, fields, of_kind, pid_of, put_storm, start_unit, storm, until
+from system.journaling import calls_of, explained, fields, of_kind, pid_of, put_storm, start_unit, told, until
 from system.service import UNIT, Service
 
 CALLER = "caller.service"
@@ -52,6 +52,14 @@ spec:
   egress: [{{name: db, action: redirect, to: ["service:db"]}}]
 """
 OTHER_BACKEND = SERVICE.replace(f"127.0.0.1, port: {PORT}", f"127.0.0.1, port: {PORT + 1}")
+CROWD_CALLS = 400
+CROWD = """
+own=/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)
+for n in $(seq "$1"); do
+    mkdir "$own/$n" && echo $$ >"$own/$n/cgroup.procs" && /run/storm connect 1 1 >/dev/null
+done
+sleep 1000
+"""
 LISTEN = f"import socket, time; s = socket.create_server(('127.0.0.1', {PORT})); time.sleep(1000)"
 HOLD = """
 import socket, time
@@ -155,16 +163,23 @@ def test_backends_that_come_and_go_are_told(service: Service) -> None:
 
 
 def test_events_that_were_lost_are_told_with_their_number(service: Service) -> None:
-    """Two storms of different crowds fill the table of calls, and nothing is left for a third one."""
-    put_storm(service.machine)
+    """So many cgroups that the table of calls has no room for each one's first."""
+    machine = service.machine
+    put_storm(machine)
+    machine.write("/run/crowd.sh", CROWD)
     service.policy("told", POLICY)
     service.settings("audit: {window: 10s}\nlimits: {flows: 256}\n")
     service.start()
-    storm(service, "storm.service", "connect", 1000, 1000)
-    storm(service, CALLER, "sendto", 700, 1)
-    entry = the_one(service, Kind.EVENTS_LOST)
-    assert int(entry["LOST"]) == int(entry["LOST_TOTAL"]) == 700
-    assert service.status()["stats"]["lost"] == 700
+    delegated = ("systemd-run", "--quiet", "--collect", "--unit=storm.service", "--property=Delegate=yes")
+    machine.run(*delegated, "sh", "/run/crowd.sh", str(CROWD_CALLS))
+    try:
+        entry = the_one(service, Kind.EVENTS_LOST)
+        lost = int(entry["LOST"])
+        assert lost == int(entry["LOST_TOTAL"]) == service.status()["stats"]["lost"] > 0
+        until(lambda: calls_of(told(service, "storm.service")) + lost >= CROWD_CALLS, "the other calls")
+        assert calls_of(told(service, "storm.service")) + lost == CROWD_CALLS
+    finally:
+        machine.run("systemctl", "stop", "storm.service")
 
 
 def test_cgroups_beyond_the_limit_are_told_and_that_the_kernel_refuses_them(service: Service) -> None:
