@@ -37,7 +37,9 @@ ip link set out up
 ip link set nobody up
 ip route add default dev out
 ip -6 route add default dev out
-for address; do ip address add "$address" dev lo; done
+for address; do
+    case $address in *:*) ip address add "$address" dev lo nodad ;; *) ip address add "$address" dev lo ;; esac
+done
 echo ready
 exec cat
 """

@@ -138,8 +138,10 @@ class Stage:
     def _serve(self) -> None:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
         for address in calls.addresses():
-            length = 128 if ":" in address else 32
-            subprocess.run(["ip", "addr", "add", f"{address}/{length}", "dev", "lo", "noprefixroute"], check=True)
+            length, words = (128, ["nodad"]) if ":" in address else (32, [])  # nodad: to be used at once
+            subprocess.run(
+                ["ip", "addr", "add", f"{address}/{length}", "dev", "lo", "noprefixroute", *words], check=True
+            )
         servers.serve(
             [
                 *(servers.HttpServer(host, port) for host, port in calls.HTTP_SERVERS),

@@ -118,7 +118,8 @@ def own_network(*addresses: str) -> None:
     """Leave the network namespace for a new one. For children of the test process only."""
     libc.unshare(libc.CLONE_NEWNET)
     lines = ["link set lo up"]
-    lines += [f"addr add {address}/{128 if ':' in address else 32} dev lo" for address in addresses]
+    # Without nodad the address is tentative, and cannot be used, until a worker of the kernel has looked at it.
+    lines += [f"addr add {a}/128 dev lo nodad" if ":" in a else f"addr add {a}/32 dev lo" for a in addresses]
     subprocess.run(["ip", "-batch", "-"], input="\n".join(lines), text=True, check=True)
 
 
