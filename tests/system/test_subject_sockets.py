@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -119,7 +120,12 @@ def test_denied_bind_of_a_socket_unit_is_in_its_journal(callers: Callers) -> Non
     callers.once("bound-told.service")
     with pytest.raises(AssertionError, match="bound-told"):
         listen(callers, "bound-told.socket", UNBINDABLE)
-    told = [one for one in callers.machine.journal("--unit=bound-told.socket") if one.get("CGNETD_VERDICT") == "deny"]
+
+    def denials() -> list[dict[str, Any]]:
+        journal = callers.machine.journal("--unit=bound-told.socket")
+        return [one for one in journal if one.get("CGNETD_VERDICT") == "deny"]
+
+    told = eventually(denials, "the denied bind in the journal")  # the daemon tells of it a moment later
     assert {(one["CGNETD_HOOK"], one["CGNETD_LOCAL_PORT"]) for one in told} == {("bind", str(UNBINDABLE))}
 
 
