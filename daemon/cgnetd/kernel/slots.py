@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import struct
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,7 @@ LIVE = "live"
 TABLES = (IMAGE, INDEX, COUNTERS, LIVE)
 
 _LENGTH = struct.Struct("=Q")
+_POLL_S = 20e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +82,46 @@ def write_tables(
 
 
 def _put(outer: Outer, slot: int, *, images: Map, counters: Map, live: Map) -> None:
-    """Put tables into a slot. The kernel waits after each for the programs that run (kernel/bpf/syscall.c:
-    maybe_wait_bpf_programs), some 15 ms: side by side it is the same wait."""
+    """Put tables into a slot, and return when they are there.
+
+    The system call of each stays in the kernel for some 15 ms more, until the programs that run have ended
+    (kernel/bpf/syscall.c: maybe_wait_bpf_programs). That is for whoever frees what was there before; what uses the slot
+    had ended already. So each is made by a thread, which is left behind.
+    """
     placed = ((outer.images, images), (outer.counters, counters), (outer.live, live))
+    pool = ThreadPoolExecutor(len(placed))
+    updates: list[Future[None]] = []
     try:
-        with ThreadPoolExecutor(len(placed)) as pool:
-            waiting = [pool.submit(tables.update, key_of(slot), key_of(table.fd)) for tables, table in placed]
-        for done in waiting:
-            done.result()
-    except BpfError as error:
-        raise kernel_error(f"put tables into slot {slot}", error) from error
+        for tables, table in placed:
+            updates.append(pool.submit(tables.update, key_of(slot), key_of(table.fd)))
     except RuntimeError as error:  # no room for another thread
         raise KernelError(f"put tables into slot {slot}: {error}") from error
+    finally:
+        # The descriptors are closed by our caller: no thread may have its call still to make, whatever went wrong.
+        for update, (tables, table) in zip(updates, placed, strict=False):
+            _until_held(update, tables, slot, table.info.id)
+        pool.shutdown(wait=False)
+    _raise_failure(updates, slot)
+
+
+def _until_held(update: Future[None], tables: Map, slot: int, map_id: int) -> None:
+    """Return when the slot holds the map of this id, or when the update came to its end."""
+    held = key_of(map_id)
+    try:
+        while not update.done() and tables.lookup(key_of(slot)) != held:
+            time.sleep(_POLL_S)
+    except BpfError:  # it cannot be told
+        wait([update])
+
+
+def _raise_failure(updates: Sequence[Future[None]], slot: int) -> None:
+    """An update that is not done yet can fail no more."""
+    try:
+        for update in updates:
+            if update.done():
+                update.result()
+    except BpfError as error:
+        raise kernel_error(f"put tables into slot {slot}", error) from error
 
 
 def _filled(name: str, content: memoryview, *, frozen: bool, value_bytes: int = layout.CELL_BYTES) -> Map:
