@@ -191,6 +191,13 @@ def test_the_index_survives_its_bytes_and_their_padding() -> None:
     assert RuleIndex.from_bytes(index.to_bytes() + b"\0\0\0") == index
 
 
+def test_the_bytes_of_an_index_follow_what_is_changed_about_it() -> None:
+    index = compiled(policy(egress()), generation=3).index
+    index.to_bytes()
+    for changed in (index.with_generation(4), index.with_digest("other"), replace(index, policies=(), generation=5)):
+        assert RuleIndex.from_bytes(changed.to_bytes()) == changed
+
+
 @pytest.mark.parametrize("data", [b"", b"{}", b"[1,2]", b'[1,"d",[[5]],[]]', b"\xff\xfe", b"null"])
 def test_an_index_that_is_none_is_refused(data: bytes) -> None:
     with pytest.raises(ValueError, match="read rule index"):

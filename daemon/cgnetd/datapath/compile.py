@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 
 from cgnetd.datapath import abi
@@ -106,7 +106,7 @@ def compile_image(
     needs = needs_of((part.needs for part in parts), default_action)
     index = RuleIndex(generation, "", refs, names, acting.live, needs)
     digest = image_digest(cells, index)
-    return Image(cells, replace(index, digest=digest), digest, _sizes(cells, blobs, states, len(refs), acting))
+    return Image(cells, index.with_digest(digest), digest, _sizes(cells, blobs, states, len(refs), acting))
 
 
 def image_digest(cells: array[int] | memoryview, index: RuleIndex) -> str:
@@ -120,7 +120,7 @@ def image_digest(cells: array[int] | memoryview, index: RuleIndex) -> str:
     sha = hashlib.sha256(view[:start])
     sha.update(abi.lo(default).to_bytes(8, abi.BYTE_ORDER))
     sha.update(view[start + 8 :])
-    sha.update(replace(index, generation=0, digest="").to_bytes())
+    sha.update(index.with_generation(0).with_digest("").to_bytes())
     return sha.hexdigest()
 
 

@@ -51,6 +51,13 @@ class PolicyRef(NamedTuple):
     has_bind: bool
 
 
+@dataclass(slots=True)
+class _Encoded:
+    """A place for the bytes of what an index has besides rules, generation and digest, made when they are needed."""
+
+    rest: bytes | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class RuleIndex:
     """Rules by id (`refs[i].rule_id == i`) and policies by id of one generation; `digest` is its image's. `live`: what
@@ -62,16 +69,28 @@ class RuleIndex:
     policies: tuple[PolicyRef, ...]
     live: Live = field(default_factory=Live)
     needs: frozenset[str] = frozenset()
+    _encoded: _Encoded = field(default_factory=_Encoded, init=False, repr=False, compare=False)
 
     def with_generation(self, generation: int) -> RuleIndex:
         """The same index under another generation number; the digest does not change."""
-        return replace(self, generation=generation)
+        return self._under(generation, self.digest)
+
+    def with_digest(self, digest: str) -> RuleIndex:
+        """The same index with another digest."""
+        return self._under(self.generation, digest)
+
+    def _under(self, generation: int, digest: str) -> RuleIndex:
+        found = replace(self, generation=generation, digest=digest)
+        object.__setattr__(found, "_encoded", self._encoded)  # the rest is the same
+        return found
 
     def to_bytes(self) -> bytes:
         """Two lines of JSON without padding, the rules and the rest; equal indexes of equal blocks give equal bytes."""
-        document = [self.generation, self.digest, self.policies, self.live, sorted(self.needs)]
+        if self._encoded.rest is None:
+            self._encoded.rest = _json([self.policies, self.live, sorted(self.needs)])[1:]
         blocks = b",".join(map(_encoded, self.refs.blocks))
-        return b"[" + blocks + b"]" + _BLOCKS_END + _json(document)
+        head = _json([self.generation, self.digest])[:-1]
+        return b"[" + blocks + b"]" + _BLOCKS_END + head + b"," + self._encoded.rest
 
     @classmethod
     def from_bytes(cls, data: bytes) -> RuleIndex:
