@@ -11,6 +11,7 @@ import os
 import signal
 import stat
 from dataclasses import dataclass
+from typing import NamedTuple
 
 LARGEST_BYTES = 256 * 1024 * 1024
 _ATTEMPTS = 5
@@ -24,8 +25,7 @@ class TooLarge(OSError):
     """The file has more bytes than are accepted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(NamedTuple):
     """What tells whether a file is the one that was read. All zero: there is none."""
 
     path: str

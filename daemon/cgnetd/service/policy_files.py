@@ -60,13 +60,14 @@ def list_policies(directories: Sequence[str]) -> Listing:
         except OSError as error:
             problems.append(_whole(directory, f"directory cannot be read: {error.strerror}"))
             continue
+        prefix = os.path.join(directory, "")
         for name, is_link in found:
             if name.startswith("."):
                 continue
             if name.endswith(SUFFIX):
-                names.setdefault(name, (os.path.join(directory, name), is_link))
+                names.setdefault(name, (prefix + name, is_link))
             elif name.endswith(_MISTAKEN_SUFFIX):
-                warnings.append(_whole(os.path.join(directory, name), f"ignored: policy files end in {SUFFIX}"))
+                warnings.append(_whole(prefix + name, f"ignored: policy files end in {SUFFIX}"))
     found_paths = (names[name] for name in sorted(names))
     paths = tuple(path for path, is_link in found_paths if not is_link or os.path.realpath(path) != os.devnull)
     return Listing(paths, tuple(problems), tuple(warnings))

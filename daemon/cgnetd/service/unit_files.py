@@ -7,7 +7,7 @@ Must not ask systemd: policies are read where there is none, and before it can a
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from cgnetd.errors import Problem
 from cgnetd.policy.types import PatternKind, Policy, PolicySet
@@ -28,7 +28,17 @@ def alias_doubts(policy_set: PolicySet, directories: Sequence[str] = DIRECTORIES
     A unit has one cgroup, with the unit's own name. Globs are left alone: they may well match that one too.
     """
     aliases = _aliases(directories)
-    return tuple(sorted({doubt for policy in policy_set.policies for doubt in _about(policy, aliases)}))
+    named = (policy for policy in policy_set.policies if _may_alias(policy, aliases))
+    return tuple(sorted({doubt for policy in named for doubt in _about(policy, aliases)}))
+
+
+def _may_alias(policy: Policy, aliases: Collection[str]) -> bool:
+    """What hardly any policy does, told quickly: names with an `@` can be of a template that is an alias."""
+    subject = policy.subject
+    return any(
+        pattern.kind is PatternKind.UNIT and (pattern.glob in aliases or "@" in pattern.glob)
+        for pattern in (subject.match + subject.exclude if subject.exclude else subject.match)
+    )
 
 
 def _about(policy: Policy, aliases: dict[str, str]) -> Iterator[Problem]:
