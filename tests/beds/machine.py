@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -21,8 +22,9 @@ from typing import Any, Self
 from beds import commands
 from beds.errors import BedError
 
-BOOT_TIMEOUT_S = 60.0
-RUN_TIMEOUT_S = 60.0
+BOOT_TIMEOUT_S = 180.0  # a second, where nobody else keeps the host busy
+RUN_TIMEOUT_S = 300.0
+_LOGS_TIMEOUT_S = 60.0  # a machine that hangs tells nothing
 _TESTS = Path(__file__).parent.parent
 _ENVIRONMENT = {"PATH": commands.PATH, "HOME": "/root", "LC_ALL": "C.UTF-8", "TERM": "dumb"}
 _UP = ("running", "degraded")
@@ -117,15 +119,16 @@ class Machine:
     def save_logs(self) -> None:
         """The journal and the state of units, into `log_dir`, to stay; as much as a broken machine still tells."""
         self._keeps_logs = True
+        ask = partial(self.try_run, timeout=_LOGS_TIMEOUT_S)
         wanted: dict[str, Callable[[], subprocess.CompletedProcess[str]]] = {
-            "journal.txt": lambda: self.try_run("journalctl", "--no-pager", "-o", "short-precise"),
-            "units.txt": lambda: self.try_run("systemctl", "--no-pager", "status", "--all"),
-            "cgnetctl-status.txt": lambda: self.try_run("cgnetctl", "status"),
+            "journal.txt": lambda: ask("journalctl", "--no-pager", "-o", "short-precise"),
+            "units.txt": lambda: ask("systemctl", "--no-pager", "status", "--all"),
+            "cgnetctl-status.txt": lambda: ask("cgnetctl", "status"),
             "kernel.txt": self._kernel_log,
         }
-        for name, ask in wanted.items():
+        for name, tell in wanted.items():
             try:
-                done = ask()
+                done = tell()
                 (self.log_dir / name).write_text(done.stdout[-4_000_000:] + done.stderr, encoding="utf-8")
             except (OSError, subprocess.TimeoutExpired) as error:
                 (self.log_dir / name).write_text(f"{error}\n", encoding="utf-8")

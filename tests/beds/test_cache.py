@@ -92,7 +92,7 @@ def test_second_builder_waits_for_the_first() -> None:
 
     first = threading.Thread(target=cache.kept, args=("tree", slowly))
     first.start()
-    begun.wait(10)
+    assert begun.wait(60)
     assert (cache.kept("tree", refuse) / "whole").exists()
     first.join()
 

@@ -33,7 +33,7 @@ _HERE = Path(__file__).parent
 _NAMESPACES = ("--mount", "--uts", "--ipc", "--net", "--cgroup", "--pid")
 # The shell enters the cgroup first: it becomes the root of the new cgroup namespace.
 _ENTER = 'echo $$ > "$1/cgroup.procs" && shift && exec "$@"'
-_PATIENCE_S = 10.0
+_PATIENCE_S = 60.0
 
 
 def main() -> int:

@@ -70,7 +70,7 @@ spec:
   addresses: [{VIRTUAL}]
   ports: [{{port: {PORT}}}]
   backends: [{listed}]
-  health: {{interval: 200ms, timeout: 150ms}}
+  health: {{interval: 200ms, timeout: 150ms, fall: 5}}
   onBackendDown: close
 """
 

@@ -75,6 +75,10 @@ class Service:
     def journal(self, *options: str) -> list[dict[str, Any]]:
         return self.machine.journal(*options)
 
+    def own_journal(self, *options: str) -> list[dict[str, Any]]:
+        """What the daemon that runs now wrote into it, and none of those before."""
+        return self.journal(f"_PID={self.show('MainPID')['MainPID']}", *options)
+
 
 def eventually(condition: Callable[[], Any], what: str) -> Any:
     """The first true answer of `condition`; AssertionError if none comes in time."""

@@ -72,7 +72,7 @@ def test_unit_is_governed_from_its_first_call(booted: Callers, name: str) -> Non
 
 def test_unit_that_starts_before_cgnetd_is_governed_as_soon_as_that_is_there(booted: Callers) -> None:
     """Nothing can be in force before: what enforces is in the kernel's memory, and that is new."""
-    assert booted.lines("b-before.service")[0] == FREE
+    assert booted.next("b-before.service", 0) == FREE
     assert booted.again("b-before.service") == GOVERNED
 
 

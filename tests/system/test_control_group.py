@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 
-from system.service import UNIT, Service
+from cgnetd.service.events import Kind
+from system.service import UNIT, Service, eventually
 
 GROUP = "cgnetd"
 SOCKET = "/run/cgnetd/control.sock"
@@ -83,8 +84,8 @@ def test_without_a_group_root_alone_may_and_is_told_once_why(service: Service, g
     service.start()
     assert stat.S_IMODE(service.machine.path(SOCKET).stat().st_mode) == 0o600
     assert ask(service, "status", groups=GROUP).returncode == NO_PRIVILEGE
-    invocation = service.show("InvocationID")["InvocationID"]
-    said = [one["MESSAGE"] for one in service.journal(f"_SYSTEMD_INVOCATION_ID={invocation}")]
+    eventually(lambda: service.own_journal(f"MESSAGE_ID={Kind.STARTED.message_id}"), "what it says last")
+    said = [one["MESSAGE"] for one in service.own_journal()]
     alone = [line for line in said if "for root alone" in line]
     assert len(alone) == bool(reason), said
     assert all(reason in line for line in alone)

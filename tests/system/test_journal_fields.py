@@ -234,7 +234,8 @@ def test_brief_victims_are_filed_under_their_units(calling: Service) -> None:
     for unit in units:
         (entry,) = until(partial(told, calling, unit), f"the denial of {unit}")
         assert (entry["OBJECT_SYSTEMD_UNIT"], entry["CGNETD_RULE"]) == (unit, "shut")
-        assert not calling.machine.path(f"/sys/fs/cgroup/system.slice/{unit}").exists()
+        cgroup = calling.machine.path(f"/sys/fs/cgroup/system.slice/{unit}")
+        until(lambda cgroup=cgroup: not cgroup.exists(), f"the end of {unit}")
 
 
 def test_session_is_a_victim_by_its_scope(calling: Service) -> None:

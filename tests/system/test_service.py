@@ -61,7 +61,7 @@ def test_start_without_policies_is_ready_and_says_so(service: Service) -> None:
 def test_journal_of_the_victim_shows_the_denial(running: Service) -> None:
     running.dial("victim.service", SHUT)
     told = eventually(
-        lambda: [one for one in running.journal("--unit=victim.service") if "CGNETD_VERDICT" in one],
+        lambda: [one for one in running.own_journal("--unit=victim.service") if "CGNETD_VERDICT" in one],
         "the denial in journalctl -u victim.service",
     )
     assert {name: told[-1][name] for name in told[-1] if name in FIELDS} == {
@@ -87,7 +87,7 @@ FIELDS = frozenset(
 def test_journal_is_selected_by_policy(running: Service) -> None:
     running.dial("victim.service", SHUT)
     told = eventually(
-        lambda: [one for one in running.journal("CGNETD_POLICY=victim") if one.get("CGNETD_VERDICT") == "deny"],
+        lambda: [one for one in running.own_journal("CGNETD_POLICY=victim") if one.get("CGNETD_VERDICT") == "deny"],
         "the denial in journalctl CGNETD_POLICY=victim",
     )
     assert all(one["CGNETD_POLICY"] == "victim" for one in told)
@@ -102,7 +102,7 @@ def test_reload_puts_changed_policy_in_force(running: Service) -> None:
 def test_reload_of_broken_policy_changes_nothing_and_says_so(running: Service) -> None:
     broken = running.policy("victim", policy().replace("egress", "egres"))
     assert running.machine.try_run("systemctl", "reload", UNIT).returncode != 0
-    told = eventually(lambda: running.journal(f"--unit={UNIT}", f"MESSAGE_ID={REJECTED}"), "that it was rejected")
+    told = eventually(lambda: running.own_journal(f"--unit={UNIT}", f"MESSAGE_ID={REJECTED}"), "that it was rejected")
     assert f"{broken}:6" in told[-1]["MESSAGE"]
     assert running.show("ActiveState")["ActiveState"] == "active"
     assert verdicts(running) == (LET_THROUGH, DENIED)

@@ -33,7 +33,7 @@ spec:
   addresses: [192.0.2.20]
   ports: [{port: 5432, protocol: tcp}]
   backends: [{address: 127.0.0.1, port: 5431}, {address: 127.0.0.1, port: 5432}]
-  health: {interval: 200ms, timeout: 100ms}
+  health: {interval: 200ms, timeout: 100ms, fall: 5}
 """
 TUNED = POLICY.replace("victim}", "tuned}") + "  tcp: {congestion: nosuch}\n"
 WAITING = POLICY.replace("victim}", "waiting}") + "  socket: [{action: allow, set: {device: nosuch0}}]\n"
@@ -115,9 +115,9 @@ def test_name_of_a_file_cannot_speak_to_the_service_manager(running: Service) ->
 
 def test_flushed(running: Service) -> None:
     running.machine.run("cgnetctl", "flush")
-    assert text(running) == "not enforcing: everything was flushed; cgnetctl reload enforces again"
+    becomes(running, "not enforcing: everything was flushed; cgnetctl reload enforces again")
     running.machine.run("cgnetctl", "reload")
-    assert text(running).startswith("enforcing generation ")
+    eventually(lambda: text(running).startswith("enforcing generation "), "enforcement")
 
 
 def test_dead_backends_are_counted_until_they_answer(service: Service) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from beds.machine import Machine
-from system.service import Service
+from system.service import Service, eventually
 from system.subjects import DIAL, FREE, GOVERNED, Callers, governing, journal_tells, policy
 
 POLICIES = "".join(
@@ -142,11 +142,14 @@ def test_every_command_of_a_service_is_governed(callers: Callers, name: str, lin
     beside = [f"{key}={DIAL}" for key in ("ExecCondition", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost")]
     callers.resident(unit, line, f"ExecStartPre={DIAL}", f"ExecStartPre=+{DIAL}", *beside)
     callers.machine.run("systemctl", "start", unit)
+    eventually(lambda: len(callers.lines(unit)) == 5, "what the main process got, which nobody waits for")
     callers.machine.run("systemctl", "reload", unit)
     callers.machine.run("systemctl", "stop", unit)
     assert callers.lines(unit) == [GOVERNED] * 8
     beside_main = {f"/system.slice/{unit}/.control"} if line else set()
-    assert told_of(callers, unit) == {f"/system.slice/{unit}", *beside_main}
+    expected = {f"/system.slice/{unit}", *beside_main}
+    eventually(lambda: told_of(callers, unit) >= expected, "denials of each cgroup")
+    assert told_of(callers, unit) == expected
 
 
 def test_service_without_a_user_of_its_own_is_governed(callers: Callers) -> None:

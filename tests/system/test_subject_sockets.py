@@ -80,9 +80,13 @@ def test_service_of_each_connection_is_governed(callers: Callers, name: str, por
         say(callers, place, port)
         assert callers.next(name, before) == expected
     if expected == GOVERNED:
-        told = journal_tells(callers.machine, "CGNETD_POLICY=per-connection")
-        assert len({one["OBJECT_SYSTEMD_UNIT"] for one in told}) == len(PLACES)
-        assert all(one["OBJECT_SYSTEMD_UNIT"].startswith("each@") for one in told)
+
+        def units() -> set[str]:
+            told = journal_tells(callers.machine, "CGNETD_POLICY=per-connection")
+            return {one["OBJECT_SYSTEMD_UNIT"] for one in told}
+
+        eventually(lambda: len(units()) == len(PLACES), "denials of each connection's service")
+        assert all(unit.startswith("each@") for unit in units())
 
 
 @pytest.mark.parametrize(("name", "port", "expected"), [("all", 7005, GOVERNED), ("fall", 7006, FREE)])
