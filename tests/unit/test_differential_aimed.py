@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from cgnetd.datapath import abi
-from cgnetd.datapath.compile import compile_image
+from cgnetd.datapath.compile import Image, compile_image
 from cgnetd.datapath.interpret import ImageReader
 from cgnetd.datapath.label import Label
 from cgnetd.policy.evaluate import judge
@@ -113,6 +113,23 @@ def test_tables_are_of_every_size(sheets: list[Sheet]) -> None:
         assert max(scattered) > 1 << 16
         dense = [edge >> BITS[family] - 16 for rules in of_kind(sheets, "dense") for edge in boundaries(rules, family)]
         assert max(Counter(dense).values()) > 2 * abi.BLOCK_CELLS  # in one place: more than a block holds
+
+
+def commons(image: Image) -> Iterator[int]:
+    """The cells of the rows for any address."""
+    cells = image.cells
+    for number in range(abi.hi(cells[abi.IMAGE_COUNTS])):
+        header = abi.IMAGE_HEADER + number * abi.POLICY_CELLS
+        for direction in range(abi.DIR_TABLES):
+            columns = cells[header + abi.POLICY_COLUMNS + direction] >> 60
+            first = abi.hi(cells[header + abi.POLICY_BASE]) + abi.hi(cells[header + abi.POLICY_ROWS + direction])
+            yield from cells[first : first + columns]
+
+
+def test_ports_of_rules_for_any_address_have_an_index(sheets: list[Sheet]) -> None:
+    images = [compile_image(sheet.policies, default_action=sheet.default, generation=1) for sheet in sheets]
+    found = [cell for image in images for cell in commons(image) if not abi.hi(cell) & abi.PORTS_RANGE]
+    assert sum(bool(cell & abi.PORTS_INDEX) for cell in found) > 50
 
 
 def test_ports_of_rules_touch_and_meet_both_ends(sheets: list[Sheet]) -> None:

@@ -163,6 +163,15 @@ def test_a_header_that_cannot_be_right_denies(cell: int, value: int) -> None:
     assert ImageReader(cells).judge(label(0), None, CALL) == CORRUPT
 
 
+@pytest.mark.parametrize("place", [0, 1 << 30], ids=["at the same cell", "beyond the end"])
+def test_an_index_of_ports_that_leads_nowhere_denies(place: int) -> None:
+    cells = compile_image(PolicySet((policy("a", Action.ALLOW),)), default_action=Action.ALLOW, generation=1).cells
+    at = abi.hi(cells[abi.IMAGE_HEADER + abi.POLICY_ROWS])  # of the row for any address
+    blob = abi.hi(cells[abi.IMAGE_HEADER + abi.POLICY_BASE])
+    cells[blob + at] = abi.cell(place or at, abi.PORTS_INDEX | 15)
+    assert ImageReader(cells).judge(label(0), None, CALL) == CORRUPT
+
+
 def test_a_policy_that_is_not_there_denies() -> None:
     assert reader_of(policy("a", Action.ALLOW)).judge(label(1), None, CALL) == CORRUPT
 

@@ -21,7 +21,8 @@
  *
  * Cell of a row: `rule reference | 0` for all ports, `CGN_PORTS_RANGE + rule reference | first port << 16 + last port`
  * for these alone, or a port list, `offset in the blob | entry count`: entries `first port | rule reference`, sorted,
- * the first at port 0.
+ * the first at or before all ports that are looked for. Or an index, `offset in the blob | CGN_PORTS_INDEX + shift`:
+ * the port shifted to the right says which of the cells there is next, in one of the forms before.
  */
 #ifndef CGNETD_TABLES_H
 #define CGNETD_TABLES_H
@@ -36,6 +37,7 @@
 #define CGN_TABLE_INDEXES 8 /* that follow each other, at most */
 
 #define CGN_PORTS_RANGE 0x80000000u
+#define CGN_PORTS_INDEX 0x80000000u
 #define CGN_COLUMN(columns, context) ((__u32)((columns) >> ((context)*4)) & 15)
 #define CGN_COLUMNS(columns) ((__u32)((columns) >> 60))
 

@@ -14,7 +14,7 @@ from typing import Final
 BYTE_ORDER: Final = sys.byteorder
 
 MAGIC: Final = 0x6E676331
-ABI_VERSION: Final = 4
+ABI_VERSION: Final = 5
 
 SLOTS: Final = 2
 CHAIN_MAX: Final = 26
@@ -113,6 +113,7 @@ TABLE_LISTS: Final = 4
 TABLE_INDEXES: Final = 8
 
 PORTS_RANGE: Final = 0x80000000
+PORTS_INDEX: Final = 0x80000000
 
 REF_CORRUPT: Final = 0
 REF_NONE: Final = 1

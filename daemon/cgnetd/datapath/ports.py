@@ -2,13 +2,15 @@
 """Port lists: for a list of rules in order, which one decides each port.
 
 A list is cells `first port | rule reference`, sorted, the first at port 0; a single range is in the row itself. Key 0
-is "port 0": what `ephemeral` and rules without ports match. Equal lists are one. Must not know of addresses.
+is "port 0": what `ephemeral` and rules without ports match. Equal lists are one. A list that every call asks can have
+an index by the first bits of the port. Must not know of addresses.
 """
 
 from __future__ import annotations
 
 import heapq
 from array import array
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -17,6 +19,9 @@ from cgnetd.datapath.budget import Budget
 from cgnetd.policy.types import Range, Rule
 
 LAST_PORT = 65535
+PORT_BITS = 16
+INDEXED_ENTRIES = 6  # from here on an index is worth its cells, so many bits more than there are entries for
+_SPARSE_BITS, _MAX_INDEX_BITS = 2, 10
 EVERY_PORT: tuple[Range, ...] = ((0, LAST_PORT),)
 EPHEMERAL: Range = (0, 0)
 _AROUND_ONE = ([True, False, True], [True, False], [False, True])  # where nothing is decided, and where something is
@@ -96,6 +101,7 @@ class PortLists:
         self.cells = array("Q")
         self._budget = budget
         self._by_content: dict[bytes, int] = {}
+        self._indexes: dict[int, int] = {}  # cells of lists -> cells of their indexes
 
     @property
     def count(self) -> int:
@@ -118,3 +124,28 @@ class PortLists:
             known = self._by_content[content] = len(self.cells) << 32 | len(entries)
             self.cells.extend(entries)
         return known
+
+    def indexed(self, cell: int) -> int:
+        """The cell by which a long list is found through an index; any other cell is returned as it is."""
+        count = abi.lo(cell)
+        if abi.hi(cell) & abi.PORTS_RANGE or count < INDEXED_ENTRIES:
+            return cell
+        known = self._indexes.get(cell)
+        if known is None:
+            shift = PORT_BITS - min(_MAX_INDEX_BITS, count.bit_length() + _SPARSE_BITS)
+            parts = self._parts(abi.hi(cell), count, shift)
+            self._budget.spend_cells(len(parts))
+            known = self._indexes[cell] = abi.cell(len(self.cells), abi.PORTS_INDEX | shift)
+            self.cells.extend(parts)
+        return known
+
+    def _parts(self, at: int, count: int, shift: int) -> list[int]:
+        """The cells of an index over the list at `at`: what there is of the list for each value of the first bits."""
+        entries = self.cells[at : at + count]
+        parts = []
+        for begin in range(0, LAST_PORT + 1, 1 << shift):
+            first = bisect_left(entries, begin + 1 << 32) - 1
+            end = bisect_left(entries, begin + (1 << shift) << 32)
+            alone = end - first == 1
+            parts.append(abi.cell(abi.lo(entries[first]), 0) if alone else abi.cell(at + first, end - first))
+        return parts

@@ -63,7 +63,7 @@ class Rows:
         always = [group for group, addresses in enumerate(self.addresses) if addresses is None]
         common = [_merge([members[group] for group in always]) for members in self._members]
         self._ends = [self._end(numbers) for numbers in common]
-        self.cells = array("Q", [self._port_list(numbers, fallback) for numbers in common])
+        self.cells = array("Q", [lists.indexed(self._port_list(numbers, fallback)) for numbers in common])
 
     @property
     def columns(self) -> int:
