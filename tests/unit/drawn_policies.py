@@ -6,7 +6,6 @@ Calls are drawn from a seeded generator, hundreds for one set, near the edges of
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -205,7 +204,7 @@ def subjects() -> st.SearchStrategy[Subject]:
 
 def named(unnamed: list[Rule]) -> tuple[Rule, ...]:
     """The rules with names as the language gives them, each one its own."""
-    return tuple(replace(rule, name=f"{rule.section.value}[{number}]") for number, rule in enumerate(unnamed))
+    return tuple(rule._replace(name=f"{rule.section.value}[{number}]") for number, rule in enumerate(unnamed))
 
 
 DEFAULTS = st.sampled_from([Action.PASS, Action.PASS, Action.PASS, Action.ALLOW, Action.DENY])

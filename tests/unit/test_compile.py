@@ -245,7 +245,7 @@ def test_an_unchanged_policy_is_not_compiled_again() -> None:
 def test_a_rule_that_matches_otherwise_is_compiled_anew(change: dict[str, Any]) -> None:
     rule = egress(Action.ALLOW, AddressRanges(v4=((1, 1),)), (443, 443))
     cache = BlobCache()
-    for wanted in (policy(rule), policy(replace(rule, **change)), policy(replace(rule, **change), rule)):
+    for wanted in (policy(rule), policy(rule._replace(**change)), policy(rule._replace(**change), rule)):
         assert compiled(wanted, cache=cache).cells == compiled(wanted).cells
 
 
@@ -254,7 +254,7 @@ def test_a_rule_that_leads_elsewhere_needs_no_new_tables_but_is_seen() -> None:
         backends = (Backend(Endpoint(4, backend)), Backend(Endpoint(6, backend)))
         service = Service("db", ((4, 9),), ((Protocol.TCP, 80),), backends, WHERE)
         redirects = [Redirect(Endpoint(4, 1, port), Endpoint(6, 1, port)), Redirect(service=service)]
-        rules = (replace(egress(Action.REDIRECT), redirect=redirect) for redirect in redirects)
+        rules = (egress(Action.REDIRECT)._replace(redirect=redirect) for redirect in redirects)
         return PolicySet((policy(*rules),), services=(service,))
 
     def image(wanted: PolicySet, cache: BlobCache | None = None) -> Image:
@@ -272,7 +272,7 @@ def test_a_rule_that_leads_elsewhere_needs_no_new_tables_but_is_seen() -> None:
 def test_a_socket_rule_for_other_kinds_is_compiled_anew(change: dict[str, Any]) -> None:
     rule = Rule("s", Section.SOCKET, Action.DENY, WHERE)
     cache = BlobCache()
-    for rules in ((rule,), (replace(rule, **change),), (rule, rule)):
+    for rules in ((rule,), (rule._replace(**change),), (rule, rule)):
         wanted = replace(policy(), socket=rules)
         assert compiled(wanted, cache=cache).cells == compiled(wanted).cells
 
@@ -285,7 +285,7 @@ def test_other_tuning_is_compiled_anew() -> None:
 
 
 def test_a_policy_on_unix_sockets_alone_says_nothing_of_addresses() -> None:
-    unix = replace(egress(Action.DENY), unix=(b"/**",))
+    unix = egress(Action.DENY)._replace(unix=(b"/**",))
     header = compile_policy(policy(unix)).header
     assert abi.hi(header[abi.POLICY_FLAGS]) == abi.POLICY_UNIX
     both = compile_policy(policy(unix, egress(Action.DENY)))

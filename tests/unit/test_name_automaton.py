@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -130,4 +128,4 @@ def test_a_thousand_globs_are_one_automaton() -> None:
 
 def test_equal_automata_are_built_in_every_run() -> None:
     rules = [rule(f"/run/*{i}".encode(), f"\0{i}*".encode()) for i in range(20)]
-    assert name_cells(built(*rules), 8) == name_cells(built(*(replace(r) for r in rules)), 8)
+    assert name_cells(built(*rules), 8) == name_cells(built(*(r._replace() for r in rules)), 8)

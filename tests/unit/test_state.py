@@ -247,12 +247,12 @@ def rule(section: Section) -> Rule:
     return Rule("r", section, Action.DENY, WHERE, hooks=hooks)
 
 
-UNIX = replace(rule(Section.EGRESS), unix=(b"/a",))
+UNIX = rule(Section.EGRESS)._replace(unix=(b"/a",))
 
 
 def redirecting(protocol: Protocol) -> Rule:
     redirect = Redirect(Endpoint(4, 1), Endpoint(6, 1))
-    return replace(rule(Section.EGRESS), action=Action.REDIRECT, redirect=redirect, protocols=frozenset({protocol}))
+    return rule(Section.EGRESS)._replace(action=Action.REDIRECT, redirect=redirect, protocols=frozenset({protocol}))
 
 
 def acting(**fields: Any) -> Policy:
@@ -280,7 +280,7 @@ def policy_with(*sections: Section, default: Action = Action.PASS) -> Policy:
         ((acting(tcp=TcpSettings("bbr")),), Action.ALLOW, LABELLING_HOOKS | {"sock_ops"}),
         ((acting(egress=(UNIX,)),), Action.ALLOW, LABELLING_HOOKS | {"connect_unix", "sendmsg_unix"}),
         (
-            (acting(egress=(replace(UNIX, redirect=Redirect(name=b"/b")),)),),
+            (acting(egress=(UNIX._replace(redirect=Redirect(name=b"/b")),)),),
             Action.ALLOW,
             LABELLING_HOOKS | {"connect_unix", "sendmsg_unix", "recvmsg_unix", "getpeername_unix"},
         ),
@@ -295,7 +295,7 @@ def policy_with(*sections: Section, default: Action = Action.PASS) -> Policy:
             LABELLING_HOOKS | EGRESS_HOOKS | {"getpeername4", "getpeername6", "recvmsg4", "recvmsg6"},
         ),
         (
-            (acting(bind=(replace(rule(Section.BIND), action=Action.REWRITE, rewrite=Rewrite(port=80)),)),),
+            (acting(bind=(rule(Section.BIND)._replace(action=Action.REWRITE, rewrite=Rewrite(port=80)),)),),
             Action.ALLOW,
             LABELLING_HOOKS | BIND_HOOKS | {"getsockname4", "getsockname6"},
         ),

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import marshal
 from array import array
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from cgnetd.datapath.blob import PolicyBlob
@@ -17,13 +18,14 @@ from cgnetd.datapath.needs import policy_needs
 from cgnetd.datapath.refs import RuleBlock
 from cgnetd.datapath.rules import PolicyRef, policy_ref, policy_refs, rule_word
 from cgnetd.policy.packed import PackedRanges
-from cgnetd.policy.types import AddressRanges, Policy, Range, Rule, Subject, Tier
+from cgnetd.policy.types import AddressRanges, Hook, Policy, Protocol, Range, Rule, SocketType, Subject, Tier
 
 Subjects = tuple[tuple[Subject, Tier], ...]
 
 _DIGEST_BYTES = 32
 _PLAIN = 2  # version of marshal's format in which equal values have equal bytes
 _RANGES_AT_ONCE = 1 << 16
+_FEW_RANGES = 4
 
 
 class PolicyPart(NamedTuple):
@@ -53,9 +55,9 @@ class BlobCache:
             return known[2]
         digest = _digest(policy, self._addresses)
         blob = known[2].blob if known is not None and known[1] == digest else build(policy)
-        refs = RuleBlock(policy_refs(policy))
-        words = tuple(rule_word(refs.ref(number, 0)) for number in range(len(refs)))
-        part = PolicyPart(blob, policy_ref(0, policy), refs, words, policy_needs(policy))
+        refs = list(policy_refs(policy))
+        words = tuple(map(rule_word, refs))
+        part = PolicyPart(blob, policy_ref(0, policy), RuleBlock(refs), words, policy_needs(policy))
         self._parts[policy.name] = (policy, digest, part)
         return part
 
@@ -82,9 +84,12 @@ class _AddressDigests:
     def __init__(self) -> None:
         self._known: dict[int, tuple[AddressRanges, bytes]] = {}  # the object, so that its id stays its own
 
-    def of(self, addresses: AddressRanges | None) -> bytes:
+    def of(self, addresses: AddressRanges | None) -> object:
+        """Something with a `repr` that tells the addresses from others: themselves, if they are few."""
         if addresses is None:
             return b""
+        if len(addresses.v4) + len(addresses.v6) <= _FEW_RANGES:
+            return tuple(addresses.v4), tuple(addresses.v6)
         known = self._known.get(id(addresses))
         if known is None:
             known = self._known[id(addresses)] = (addresses, _ranges_digest(addresses.v4, addresses.v6))
@@ -116,16 +121,17 @@ def _digest(policy: Policy, addresses: _AddressDigests) -> bytes:
 
 
 def _matched(rule: Rule, addresses: _AddressDigests) -> tuple[object, ...]:
-    protocols = None if rule.protocols is None else _words(protocol.value for protocol in rule.protocols)
-    hooks = _words(hook.value for hook in rule.hooks)
+    protocols = None if rule.protocols is None else _words(rule.protocols)
+    hooks = _words(rule.hooks)
     place = rule.unix if rule.unix is not None else (addresses.of(rule.addresses), protocols, rule.ports)
     return (rule.action.value, place, rule.ephemeral, hooks, rule.source is None)
 
 
 def _matched_socket(rule: Rule) -> tuple[object, ...]:
     families = None if rule.families is None else sorted(rule.families)
-    return families, None if rule.types is None else _words(kind.value for kind in rule.types)
+    return families, None if rule.types is None else _words(rule.types)
 
 
-def _words(values: Iterable[str]) -> str:
-    return " ".join(sorted(values))
+@lru_cache(maxsize=256)
+def _words(values: frozenset[Protocol] | frozenset[Hook] | frozenset[SocketType]) -> str:
+    return " ".join(sorted(word.value for word in values))

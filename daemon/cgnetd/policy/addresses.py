@@ -46,14 +46,14 @@ class Addresses:
         """`to` (empty: any) less `holes`, words that are known; None is every address. Raises TooManyRangesError."""
         if not to and not holes:
             return None
+        there = self._word(to[0]) if len(to) == 1 and not holes else None
+        if there is not None:  # the usual case: nothing has to be made
+            return None if there == EVERYTHING else there
         key = (tuple(to), tuple(holes))
-        made = len(to) != 1 or bool(holes)  # what is not made is there anyway
         if key not in self._known:
-            self._known[key] = found = self._computed(to, holes)
-            if made:
-                self._count(found)
-        if made:
-            self.asked[key] = self._known[key]
+            self._known[key] = self._computed(to, holes)
+            self._count(self._known[key])
+        self.asked[key] = self._known[key]
         return self._known[key]
 
     def _computed(self, to: Sequence[str], holes: Sequence[str]) -> AddressRanges | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from .addresses import Addresses
@@ -102,8 +102,7 @@ def _expanded(rule: EgressRule, made: Rule, addresses: Addresses, services: Mapp
     if has_other_words:
         yield made
     for word, part in parts:
-        yield replace(
-            made,
+        yield made._replace(
             name=made.name if not has_other_words and len(parts) == 1 else f"{made.name}/{word}/{part.protocol.value}",
             addresses=addresses.of([word], rule.except_),
             protocols=_only(part.protocol),

@@ -60,24 +60,30 @@ def _about_policy(policy: Policy) -> Iterator[Problem]:
 def _about_rules(policy: Policy, rules: Sequence[Rule], detours: Detours) -> Iterator[Problem]:
     earlier = Earlier()
     for index, rule in _numbered(rules):
-        key = f"spec.{rule.section.value}[{index}]"
         shadowing = earlier.wider_than(rule)
         if shadowing:
+            key = _key(rule, index)
             part = f"its part {_part(rule)} " if _part(rule) else ""
             place = f"{shadowing.name} (line {shadowing.where.line})"
             yield _doubt(rule.where, key, f"{part}is never reached: {place} matches all that it matches")
         else:
             earlier.add(rule)
             if rule.action.rewrites:
-                yield from detours.about(policy, rule, (*_place(rule.where), key))
-        if rule.addresses is not None:
-            yield from _about_addresses(rule, key, rule.addresses)
+                yield from detours.about(policy, rule, (*_place(rule.where), _key(rule, index)))
+        if rule.addresses is not None and _may_be_doubted(rule.addresses):
+            yield from _about_addresses(rule, _key(rule, index), rule.addresses)
         if rule.action is Action.PASS and rule.log:
-            yield _doubt(rule.where, f"{key}.log", "has no effect: a pass decides nothing")
+            yield _doubt(rule.where, f"{_key(rule, index)}.log", "has no effect: a pass decides nothing")
+
+
+def _key(rule: Rule, index: int) -> str:
+    return f"spec.{rule.section.value}[{index}]"
 
 
 def _numbered(rules: Sequence[Rule]) -> Iterator[tuple[int, Rule]]:
     """The rules with their places in the list as it was written, where a rule on services is one."""
+    if not any("/" in rule.name for rule in rules):
+        return enumerate(rules)
     written = groupby(rules, key=lambda rule: rule.name.partition("/")[0])
     return ((index, rule) for index, (_, parts) in enumerate(written) for rule in parts)
 
@@ -89,6 +95,11 @@ def _part(rule: Rule) -> str:
 
 def _place(where: Where) -> tuple[str, int, int]:
     return where.file, where.line, where.column
+
+
+def _may_be_doubted(addresses: AddressRanges) -> bool:
+    """What hardly any addresses do, told quickly: there are none, or 0.0.0.0 is among them."""
+    return addresses.v4[0][0] == 0 if addresses.v4 else not addresses.v6
 
 
 def _about_addresses(rule: Rule, key: str, addresses: AddressRanges) -> Iterator[Problem]:

@@ -30,6 +30,8 @@ class Earlier:
         """An earlier rule that matches every call that `rule` matches, if the search finds one."""
         same = self._same.get(_identity(rule))
         candidates = (same, *self._broad) if same else self._broad
+        if not candidates:
+            return None
         return next((earlier for earlier in candidates if _is_wider(earlier, rule)), None)
 
 
@@ -41,7 +43,9 @@ def _is_broad(rule: Rule) -> bool:
     addresses = rule.addresses
     if rule.unix is not None or addresses is None or size(addresses) > 1:
         return True
-    return any(first != last for first, last in (*addresses.v4, *addresses.v6))
+    for first, last in addresses.v4 or addresses.v6:
+        return first != last
+    return False
 
 
 def _is_wider(earlier: Rule, rule: Rule) -> bool:
