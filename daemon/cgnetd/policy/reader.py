@@ -67,6 +67,8 @@ class Reader:
         kind = type(event)
         if kind is AliasEvent:
             return self._alias(event)
+        if kind is not ScalarEvent and event.tag is None and event.anchor is None:  # the usual case
+            return self._mapping(event) if kind is MappingStartEvent else self._sequence(event)
         before = self._nodes
         value: object
         marks: Marks
@@ -89,9 +91,12 @@ class Reader:
 
     def _sequence(self, opening: Any) -> tuple[list[object], Marks]:
         next_event, first_line, plain = self._next, self._first_line, self._plain
-        self._enter(opening)
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise self._too_deep(opening)
         values: list[object] = []
-        marks: list[Any] = [self._place(opening)]
+        mark = opening.start_mark
+        marks: list[Any] = [mark.line + first_line << COLUMN_BITS | mark.column]
         while (kind := type(event := next_event())) is not SequenceEndEvent:
             if kind is ScalarEvent and event.implicit[0] and event.anchor is None:  # the usual case, in line
                 values.append(plain[event.value])
@@ -107,9 +112,12 @@ class Reader:
 
     def _mapping(self, opening: Any) -> tuple[dict[str, object], Marks]:
         next_event, first_line, plain = self._next, self._first_line, self._plain
-        self._enter(opening)
+        self._depth += 1
+        if self._depth > _MAX_DEPTH:
+            raise self._too_deep(opening)
         values: dict[str, object] = {}
-        marks: list[Any] = [self._place(opening)]
+        mark = opening.start_mark
+        marks: list[Any] = [mark.line + first_line << COLUMN_BITS | mark.column]
         below: Marks
         while (kind := type(event := next_event())) is not MappingEndEvent:
             mark = event.start_mark
@@ -131,10 +139,8 @@ class Reader:
         self._nodes += 2 * len(values)
         return values, marks
 
-    def _enter(self, opening: Any) -> None:
-        self._depth += 1
-        if self._depth > _MAX_DEPTH:
-            raise self._too_much(opening, f"is nested more than {_MAX_DEPTH} deep")
+    def _too_deep(self, opening: Any) -> TooMuch:
+        return self._too_much(opening, f"is nested more than {_MAX_DEPTH} deep")
 
     def _bad_key(self, event: Any, marks: list[Any]) -> str | None:
         self._faults.append((marks, None, self._place(event), "has a key that is not plain text"))
