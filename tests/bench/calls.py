@@ -2,7 +2,9 @@
 """What a verdict adds to a socket call: an ungoverned cgroup, 1 rule and 1,000 rules, against two baselines.
 
 "none" is a host without any program, "empty" one with a program that does nothing: what the kernel takes for calling it
-is the floor for every policy. Must not know how results are shown.
+is the floor for every policy. Programs are loaded anew in each round, at another place: a few places are slow, as they
+share the processor's branch prediction with functions of the kernel on the way of a call (ADR 0003), and which ones is
+drawn by every boot of a kernel that randomises its addresses. Must not know how results are shown.
 """
 
 from __future__ import annotations
@@ -68,13 +70,16 @@ def measure(scratch: Path, rounds: int) -> dict[str, Any]:
         cgroup = stack.enter_context(sandbox.cgroup())
         pins = stack.enter_context(sandbox.bpffs_mount())
         enforcement = stack.enter_context(Enforcement(cgroup.path, pins / "cgnetd", build.objects(scratch)))
-        empty = stack.enter_context(EmptyPrograms(cgroup.path))
         workers = {
             setting: stack.enter_context(Worker([program, cgroup.child(name).path, str(FIRST_PORT + number)]))
             for number, (setting, name) in enumerate(CGROUPS.items())
         }
         enforcement.load(image)
-        turns = [_round(enforcement, empty, workers) for _ in range(rounds)]
+        turns = []
+        for _ in range(rounds):
+            stack.enter_context(neighbours())  # all programs of the round are loaded behind them
+            with EmptyPrograms(cgroup.path) as empty:
+                turns.append(_round(enforcement, empty, workers))
     operations = {name: _summary([turn[name] for turn in turns]) for name in OPERATIONS}
     return {"rounds": rounds, "foreign_programs": foreign, "operations": operations}
 

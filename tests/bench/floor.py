@@ -27,10 +27,9 @@ _NEIGHBOUR = (*[instruction(0xB7, immediate=1)] * 300, instruction(0x95))  # som
 
 @contextmanager
 def neighbours() -> Iterator[None]:
-    """Programs that are attached nowhere, about as many as systemd loads on any host.
+    """Programs that are attached nowhere, about as many as systemd loads on any host, 48 KiB together.
 
-    The kernel packs all programs into one place. At the very beginning of that, where they are on a host without any
-    other, calls of functions in them were slower by half on the machine that this was written on.
+    The kernel packs all programs into one place, each where there is room first.
     """
     with ExitStack() as loaded:
         for _ in range(_NEIGHBOURS):
