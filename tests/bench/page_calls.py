@@ -131,6 +131,22 @@ def _scale(result: Mapping[str, Any]) -> Iterator[str]:
     yield table(["lowest (median)", *columns], rows)
 
 
+def _stall(result: Mapping[str, Any]) -> Iterator[str]:
+    yield "## The longest stall\n"
+    yield (
+        f"The longest that a thread above all others had to wait for its CPU in {result['window_s']} s, microseconds: "
+        f"lowest, median and highest of {result['rounds']} such windows in which an image of {result['prefixes']:,} "
+        f"prefixes ({result['image_kib']:,} KiB) was freed, and as many in between in which nothing was.\n"
+    )
+    kinds = (("an image freed", result["freed_us"]), ("nothing freed", result["idle_us"]))
+    rows = (
+        [f"CPU {cpu}, {kind}", *(f"{of[turn]:.0f}" for turn in ("lowest", "median", "highest"))]
+        for kind, cpus in kinds
+        for cpu, of in enumerate(cpus)
+    )
+    yield table(["", "lowest", "median", "highest"], rows)
+
+
 def _turns(spread: Mapping[str, float]) -> str:
     return f"{spread['lowest']:.0f} ({spread['median']:.0f})" if spread else ""
 
@@ -151,5 +167,6 @@ _SECTIONS = {
     "verdicts": _verdicts,
     "reload": _reload,
     "scale": _scale,
+    "stall": _stall,
     "idle": _idle,
 }

@@ -32,6 +32,7 @@ from bench import (  # noqa: E402
     programs,
     redirect,
     scale,
+    stall,
     storm,
     structures,
     tables,
@@ -71,6 +72,12 @@ PARTS = {
         80,
         9,
         lambda s, rounds: scale.measure(s, build.objects(s), rounds),
+    ),
+    "stall": Part(
+        "what freeing a generation of a million prefixes keeps a CPU from",
+        50,
+        9,
+        lambda s, rounds: stall.measure(s, build.objects(s), rounds),
     ),
     "idle": Part("a daemon that has nothing to do", 30, 0, lambda s, _: daemon.measure_idle(s, build.objects(s), 20.0)),
 }

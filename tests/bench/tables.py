@@ -26,6 +26,7 @@ def text(found: Mapping[str, Any]) -> str:
         "verdicts": _verdicts,
         "reload": _reload,
         "scale": _scale,
+        "stall": _stall,
         "idle": _idle,
     }
     shown = [*(parts[name](result) for name, result in found.items()), _goals(found)]
@@ -110,6 +111,17 @@ def _scale(result: Mapping[str, Any]) -> Iterator[str]:
         start = of["start_us"]
         yield f"  a new cgroup      {start['governed']['here']:.1f} us, before the daemon {start['bare']['here']:.1f}"
         yield f"  idle              {of['idle_cpu_ms']} ms of CPU in {of['idle_s']:.0f} s, {of['rss_mib']} MiB resident"
+
+
+def _stall(result: Mapping[str, Any]) -> Iterator[str]:
+    yield (
+        f"stall: longest wait of a thread above all others in {result['window_s']} s, us, by CPU: lowest (median, "
+        f"highest) of {result['rounds']} windows; {result['prefixes']} prefixes, {result['image_kib']} KiB"
+    )
+    for key, about in (("freed_us", "an image is freed"), ("idle_us", "nothing is freed")):
+        yield f"  {about:<18} " + "   ".join(
+            f"{of['lowest']:.0f} ({of['median']:.0f}, {of['highest']:.0f})" for of in result[key]
+        )
 
 
 def _idle(result: Mapping[str, Any]) -> Iterator[str]:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench import build, lookup, netfilter, peers, scale, structures, tables
+from bench import build, lookup, netfilter, page_calls, peers, scale, stall, structures, tables
 from support.crowd import Crowd
 
 pytestmark = pytest.mark.usefixtures("no_fd_leaks")
@@ -62,6 +63,16 @@ def test_crowds_of_every_kind_are_loaded_changed_and_looked_at(
     assert told == [(7, 11, 0), (7, 11, 300)]
     assert [bool(of["set_ms"]) for of in found.values()] == [False, True]
     assert len([line for line in tables.text({"scale": found}).splitlines() if "changed" in line]) >= 3
+
+
+def test_generation_is_freed_while_it_is_watched(scratch: Path, objects: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stall, "PREFIXES", 300)
+    monkeypatch.setattr(stall, "_WINDOW_S", 0.2)
+    found = {"stall": stall.measure(scratch, objects, 2)}
+    cpus = len(os.sched_getaffinity(0))
+    assert [len(found["stall"][kind]) for kind in ("freed_us", "idle_us")] == [cpus, cpus]
+    assert len(tables.text(found).splitlines()) == 3
+    assert f"| CPU {cpus - 1}, nothing freed |" in "\n".join(page_calls.sections(found, ()))
 
 
 def test_peer_without_the_list_is_found_out(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
