@@ -21,9 +21,9 @@ global
     maxconn 100
 defaults
     mode tcp
-    timeout connect 5s
-    timeout client 10s
-    timeout server 10s
+    timeout connect 60s
+    timeout client 60s
+    timeout server 60s
 listen intercepted
     bind 127.0.0.1:{HAPROXY.port}
     server origin * source {HAPROXY.leaves_from[0]}

@@ -28,7 +28,7 @@ def redis(stage: Stage) -> Iterator[None]:
 def test_psql_asks_the_server_behind(stage: Stage, postgres: None, family: Family) -> None:
     query = "select host(inet_server_addr()), inet_server_port(), sum(n) from generate_series(1, 100000) n"
     psql = [program("postgresql-client", "psql"), "-X", "-A", "-t", "-U", "postgres", "-h", family.asked]
-    text = stage.run([*psql, "-c", query, "-c", r"\conninfo"], PGCONNECT_TIMEOUT="10")
+    text = stage.run([*psql, "-c", query, "-c", r"\conninfo"], PGCONNECT_TIMEOUT="60")
     answer, _, info = text.partition("\n")
     assert answer == f"{family.actual}|{POSTGRES.actual}|5000050000"
     assert family.asked in info

@@ -25,7 +25,7 @@ def page(stage: Stage) -> Iterator[str]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_quic_client_downloads(stage: Stage, page: str, tmp_path: Path, family: Family) -> None:
     client = program("ngtcp2-client", "gtlsclient")
-    options = ["-q", "--exit-on-all-streams-close", "--timeout=5s", f"--download={tmp_path}", "--sni=quic.test"]
+    options = ["-q", "--exit-on-all-streams-close", "--timeout=60s", f"--download={tmp_path}", "--sni=quic.test"]
     stage.run([client, *options, family.asked, str(QUIC.asked), "https://quic.test/page.txt"])
     assert (tmp_path / "page.txt").read_text() == page
 

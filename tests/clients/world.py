@@ -14,7 +14,7 @@ from pathlib import Path
 
 from support.sandbox import PrivateCgroup
 
-PATIENCE_S = 20.0
+PATIENCE_S = 180.0  # a new cluster of PostgreSQL takes most of a minute beside others
 _LISTENING = {"tcp": "0A", "tcp6": "0A", "udp": "07", "udp6": "07"}  # TCP_LISTEN, TCP_CLOSE
 
 # Some programs ask for the route to an address before they use it: the default one leads to a cable with nobody behind.
@@ -52,7 +52,7 @@ class World:
     """
 
     def __init__(self, directory: Path, cgroup: PrivateCgroup, nameserver: str, present: Iterable[str]) -> None:
-        (directory / "resolv.conf").write_text(f"nameserver {nameserver}\noptions timeout:2 attempts:2\n")
+        (directory / "resolv.conf").write_text(f"nameserver {nameserver}\noptions timeout:10 attempts:2\n")
         (directory / "nsswitch.conf").write_text("passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n")
         (directory / "shadow").write_text("root:*:19000:0:99999:7:::\n")
         script = ["unshare", "--mount", "--net", "/bin/sh", "-c", _SETUP, "sh", os.fspath(directory), *present]

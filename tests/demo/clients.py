@@ -14,7 +14,7 @@ from pathlib import Path
 
 from calls import Call
 
-TIMEOUT_S = 10
+TIMEOUT_S = 60
 NUMBERS = (
     errno.EPERM,
     errno.EACCES,

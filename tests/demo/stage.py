@@ -28,7 +28,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 EXAMPLES = CHECKOUT / "config" / "examples"
 BIN = Path(sys.executable).parent
 PREFIX = "cgnetd-demo-"
-READY_S = 30.0
+READY_S = 60.0
 
 # What the examples take from the machine that they are written for.
 LOCAL = (("/etc/cgnetd/sets/", ""), ("users: [alice, bob, 1007]", "users: [1001, 1002, 1007]"))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import calendar
 import errno
 import json
 import os
@@ -83,15 +84,16 @@ def test_event_tells_who_what_where_and_why(app: Governed) -> None:
     app.start("--set", "audit.window=200ms")
     for _ in range(3):
         connect(app.app, SHUT)
-    first = app.await_record("flow")
-    last = app.await_record("flow", after=1)
-    assert (first["count"], last["count"]) == (1, 2)
+    eventually(lambda: sum(told["count"] for told in app.records("flow")) >= 3, "every call")
+    first, *rest = app.records("flow")
+    assert (first["count"], sum(told["count"] for told in rest)) == (1, 2)  # one window's, on a host that is quick
+    last = rest[-1]
     assert (last["verdict"], last["hook"], last["protocol"], last["family"]) == ("deny", "connect", "udp", 4)
     assert (last["remote_address"], last["remote_port"], last["errno"]) == ("127.0.0.1", SHUT, "EHOSTUNREACH")
     assert (last["policy"], last["rule"], last["line"], last["generation"]) == ("app", "rest", 8, 1)
     assert (last["cgroup"], last["cgroup_id"], last["decided_by"]) == ("/app", app.app.id, "task")
     assert last["first_seen"] <= last["last_seen"] <= last["time"]
-    assert abs(time.time() - time.mktime(time.strptime(last["time"][:19], "%Y-%m-%dT%H:%M:%S")) + time.timezone) < 60
+    assert abs(time.time() - calendar.timegm(time.strptime(last["time"][:19], "%Y-%m-%dT%H:%M:%S"))) < 60
 
 
 def test_changed_file_is_in_force_without_being_told(app: Governed) -> None:
@@ -158,7 +160,7 @@ def test_half_written_file_never_takes_effect(app: Governed) -> None:
     with path.open("w") as writer:
         writer.write(whole[: whole.index("    - {name: rest")])  # valid as it is, but not what the writer means
         writer.flush()
-        time.sleep(1.5)
+        app.await_passes(3)
         assert (connect(app.app, OPEN), connect(app.app, SHUT)) == (0, DENIED)
         assert app.daemon.ask("status")["generation"] == 1
         with pytest.raises(DaemonError, match="open for writing"):
@@ -173,13 +175,15 @@ def test_editors_save_is_one_pass(app: Governed) -> None:
     app.start("--set", "limits.reconcile_interval=1h")
     loaded = len(app.records("policy-loaded"))
     path = app.daemon.policy_dir / "app.yaml"
-    for step in range(5):
-        path.rename(path.with_suffix(".yaml~"))
-        path.write_text(policy(allowed=3000 + step))
+    with app.daemon.paused():  # however slow the host makes this, it is quick for the daemon
+        for step in range(5):
+            path.rename(path.with_suffix(".yaml~"))
+            path.write_text(policy(allowed=3000 + step))
     app.await_record("policy-loaded", after=loaded)
-    time.sleep(0.5)
-    assert len(app.records("policy-loaded")) == loaded + 1
-    assert connect(app.app, 3004) == 0
+    app.daemon.write_policy("app.yaml", policy(allowed=3005))
+    app.await_record("policy-loaded", after=loaded + 1)
+    assert [told["generation"] for told in app.records("policy-loaded")][loaded:] == [2, 3]
+    assert connect(app.app, 3005) == 0
 
 
 def test_set_file_is_followed(app: Governed, tmp_path: Path) -> None:
@@ -237,7 +241,7 @@ def test_restart_with_other_files_has_no_moment_without_the_right_verdict(app: G
     answers = []
     for worker in workers:
         worker.send_signal(signal.SIGTERM)
-        answers.append(dict(json.loads(worker.communicate(timeout=20)[0])))
+        answers.append(dict(json.loads(worker.communicate(timeout=60)[0])))
     assert [set(seen) for seen in answers] == [{0}, {DENIED}, {0}]
     assert all(sum(seen.values()) > 1000 for seen in answers)
 
@@ -295,7 +299,7 @@ def test_flush_takes_everything_away_until_a_reload(app: Governed) -> None:
     app.start("--set", "limits.reconcile_interval=100ms")
     app.daemon.ask("flush")
     assert not app.pin_dir.exists()
-    time.sleep(0.5)
+    app.await_passes(3)
     assert connect(app.app, SHUT) == 0
     assert app.daemon.ask("status")["enforcing"] is False
     app.daemon.ask("reload")
@@ -319,7 +323,7 @@ def test_second_daemon_refuses_and_says_who_is_there(app: Governed, tmp_path: Pa
     for option in (["--once"], ["--control-socket", str(tmp_path / "other.sock")]):
         code = "import sys; from cgnetd.cli.daemon import main; sys.exit(main())"
         argv = [sys.executable, "-c", code, *words, "--policy-dir", str(app.daemon.policy_dir), *option]
-        second = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+        second = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
         assert second.returncode == 1
         assert second.stdout == ""
         (line,) = second.stderr.splitlines()
@@ -330,12 +334,15 @@ def test_second_daemon_refuses_and_says_who_is_there(app: Governed, tmp_path: Pa
 def test_idle_daemon_is_small_and_asleep(app: Governed) -> None:
     app.start("--set", "limits.reconcile_interval=1h", "--set", "audit.window=100ms")
     connect(app.app, SHUT)
-    time.sleep(1.0)
-    before = app_status(app.daemon.pid)
-    time.sleep(2.0)
-    after = app_status(app.daemon.pid)
-    assert after["voluntary_ctxt_switches"] == before["voluntary_ctxt_switches"]
-    assert after["VmRSS"] < 60_000
+    app.await_record("flow")
+
+    def is_asleep() -> bool:
+        before = app_status(app.daemon.pid)
+        time.sleep(2.0)
+        return app_status(app.daemon.pid)["voluntary_ctxt_switches"] == before["voluntary_ctxt_switches"]
+
+    eventually(is_asleep, "two seconds in which nothing wakes it")
+    assert app_status(app.daemon.pid)["VmRSS"] < 60_000
 
 
 def app_status(pid: int) -> dict[str, int]:

@@ -15,8 +15,8 @@ import pytest
 from support.governed import Governed, governed
 from support.sandbox import PrivateCgroup
 
-MANY = 150
-LONGEST_S = 2.0  # one by one they would take some 0.05 s each
+MANY = 250
+LONGEST_S = 6.0  # one by one they would take some 0.05 s each, more where the host is busy
 VIRTUAL, PORT = "192.0.2.20", 5432
 POLICY = """\
 apiVersion: cgnetd/v1
@@ -33,7 +33,7 @@ spec:
   addresses: [192.0.2.20]
   ports: [{{port: 5432}}]
   backends: [{backends}]
-  health: {{interval: 200ms, timeout: 100ms}}
+  health: {{interval: 200ms, timeout: 100ms, fall: 5}}
   onBackendDown: close
 """
 
@@ -90,7 +90,7 @@ def server() -> Iterator[subprocess.Popen[str]]:
 
 def slowest_answer_s(app: Governed, until: Callable[[], bool]) -> float:
     """Of the daemon, asked again and again."""
-    slowest_s, ends_s = 0.0, time.monotonic() + 60
+    slowest_s, ends_s = 0.0, time.monotonic() + 120
     while not until():
         assert time.monotonic() < ends_s
         began_s = time.monotonic()
@@ -111,7 +111,7 @@ def test_daemon_serves_while_many_backends_die_and_go(app: Governed, server: sub
         assert client.stdout.readline() == "up\n"
         server.send_signal(signal.SIGUSR1)
         assert slowest_answer_s(app, lambda: len(app.records("backend-down")) == MANY) < LONGEST_S
-        assert client.communicate("go\n", timeout=10)[0] == "ConnectionAbortedError\n"
+        assert client.communicate("go\n", timeout=60)[0] == "ConnectionAbortedError\n"
     assert sum(told["closed"]["tcp"] for told in app.records("backend-down")) == 1
     assert len(app.records("service-down")) == 1
     app.daemon.write_policy("app.yaml", policy(port, 1))

@@ -53,8 +53,13 @@ def verdicts(app: Governed) -> tuple[int, int]:
 
 def rows(app: Governed) -> dict[int, dict[str, Any]]:
     """What `status` says of the programs of others at connect4, by id."""
-    found = app.daemon.ask("status")["neighbours"]
-    assert found["error"] == ""
+
+    def neighbours() -> dict[str, Any]:
+        found: dict[str, Any] = app.daemon.ask("status")["neighbours"]
+        assert found["error"] == ""
+        return found if found["complete"] else {}  # one that is kept from its CPU does not get through the tree
+
+    found = eventually(neighbours, "a whole look at the neighbours")
     return {row["prog_id"]: row for row in found["programs"] if row["hook"] == "connect4"}
 
 

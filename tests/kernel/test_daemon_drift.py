@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def repaired(app: Governed) -> str:
     text = str(app.await_record("drift-repaired")["message"])
     eventually(lambda: app.daemon.ask("status")["enforcing"], "enforcement")
     assert (connect(app.app, OPEN), connect(app.app, SHUT)) == (0, DENIED)
-    time.sleep(0.6)
+    app.await_passes(3)
     assert len(app.records("drift-repaired")) == 1, "repaired once, and then at rest"
     return text
 
@@ -81,8 +80,9 @@ def test_deleted_pin_is_seen_at_once(
 
 def test_pin_directory_that_cannot_be_made_again_is_told_and_tried_again(app: Governed) -> None:
     parked = app.pin_dir.with_name("parked")
-    app.pin_dir.rename(parked)
-    app.pin_dir.symlink_to("nowhere")
+    with app.daemon.paused():
+        app.pin_dir.rename(parked)
+        app.pin_dir.symlink_to("nowhere")
     eventually(lambda: app.daemon.ask("status")["last_reconcile"]["error"], "the error of a pass")
     assert connect(app.app, SHUT) == DENIED
     app.pin_dir.unlink()
@@ -93,9 +93,10 @@ def test_pin_directory_that_cannot_be_made_again_is_told_and_tried_again(app: Go
 
 def test_whole_pin_directory_is_made_again(app: Governed) -> None:
     connect(app.app, SHUT)
-    for path in sorted(app.pin_dir.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    app.pin_dir.rmdir()
+    with app.daemon.paused():
+        for path in sorted(app.pin_dir.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        app.pin_dir.rmdir()
     eventually((app.pin_dir / "links/connect4").exists, "the links")
     eventually(lambda: connect(app.app, SHUT) == DENIED, "enforcement")
     counts = {row["rule"]: row["enforced"] for row in app.daemon.ask("status")["counters"]}
@@ -103,7 +104,7 @@ def test_whole_pin_directory_is_made_again(app: Governed) -> None:
 
 
 def test_emptied_labels_are_written_again(app: Governed) -> None:
-    with open_map(app, "labels") as labels:
+    with app.daemon.paused(), open_map(app, "labels") as labels:
         for key in list(labels.keys()):
             labels.delete(key)
     assert "labels of" in repaired(app)
@@ -115,11 +116,11 @@ def test_call_that_meets_no_label_has_it_written_again(
     with governed(tmp_path, private_cgroup, pin_dir, objects) as app:
         app.start("--set", "limits.reconcile_interval=1h", "--set", "audit.window=500ms")
         for round_number in range(2):
-            with open_map(app, "labels") as labels:
+            with app.daemon.paused(), open_map(app, "labels") as labels:
                 for key in list(labels.keys()):
                     labels.delete(key)
-            # A port that was never allowed: a CPU may remember that it allowed OPEN in the round before.
-            assert connect(app.app, SHUT) == errno.EPERM
+                # A port that was never allowed: a CPU may remember that it allowed OPEN in the round before.
+                assert connect(app.app, SHUT) == errno.EPERM
             assert "labels of" in app.await_record("drift-repaired", after=round_number)["message"]
             assert connect(app.app, OPEN) == 0
 
@@ -185,7 +186,7 @@ def test_removed_cgroups_are_no_drift(app: Governed) -> None:
         late = app.tree.child(f"late/{step}")
         assert connect(late, SHUT) == DENIED
         late.path.rmdir()
-    time.sleep(0.6)
+    app.await_passes(3)
     assert app.records("drift-repaired") == []
     with open_map(app, "labels") as labels:
-        assert len(list(labels.keys())) == 3  # the root, /app, /late
+        eventually(lambda: len(list(labels.keys())) == 3, "labels of the root, /app, /late")

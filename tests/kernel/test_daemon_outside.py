@@ -43,7 +43,7 @@ def words(app: Governed, tmp_path: Path) -> list[str]:
 def run(words: list[str], objects: Path, **options: object) -> subprocess.CompletedProcess[str]:
     argv = [sys.executable, "-c", MAIN, *words]
     environment = {**os.environ, "CGNETD_OBJECT_DIR": str(objects)}
-    return subprocess.run(argv, capture_output=True, text=True, timeout=30, check=False, env=environment, **options)  # type: ignore[call-overload, no-any-return]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False, env=environment, **options)  # type: ignore[call-overload, no-any-return]
 
 
 def drop_capabilities() -> None:
@@ -65,7 +65,7 @@ def test_service_manager_is_told_of_every_phase(words: list[str], app: Governed,
     path = str(tmp_path / "own-notify.sock")
     environment = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "400000", "CGNETD_OBJECT_DIR": str(objects)}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
-        notified.settimeout(20)
+        notified.settimeout(60)
         notified.bind(path)
         argv = [sys.executable, "-c", MAIN, *words]
         with subprocess.Popen(argv, env=os.environ | environment, stdout=subprocess.DEVNULL) as daemon:
@@ -79,7 +79,7 @@ def test_service_manager_is_told_of_every_phase(words: list[str], app: Governed,
             assert "not enforcing: there are no policies" in heard(notified, "STATUS=")
             daemon.send_signal(signal.SIGTERM)
             heard(notified, "STOPPING=1")
-            assert daemon.wait(20) == 0
+            assert daemon.wait(60) == 0
 
 
 def test_events_can_be_followed(app: Governed) -> None:
@@ -182,7 +182,7 @@ def test_closed_stdout_does_not_end_the_daemon(words: list[str], app: Governed, 
         dropped = eventually(lambda: client.call(socket_path, "status")["stats"]["sink_dropped"], "a dropped event")
         assert dropped >= 1
         daemon.send_signal(signal.SIGTERM)
-        assert daemon.wait(20) == 0
+        assert daemon.wait(60) == 0
 
 
 @pytest.mark.parametrize(

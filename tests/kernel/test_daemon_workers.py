@@ -17,7 +17,7 @@ from support.governed import Governed, eventually, governed
 from support.sandbox import PrivateCgroup
 from support.workers import Activator
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 POLICY = """\
 apiVersion: cgnetd/v1
 kind: Policy
@@ -33,7 +33,7 @@ spec:
   addresses: [192.0.2.20]
   ports: [{{port: 5432}}]
   backends: [{{address: 127.0.0.1, port: {port}}}]
-  health: {{interval: 200ms, timeout: 100ms}}
+  health: {{interval: 200ms, timeout: 100ms, fall: 5}}
   onBackendDown: close
 """
 

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("no_fd_leaks")
 VIRTUAL = {4: "192.0.2.20", 6: "2001:db8:20::1"}
 LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 PORT = 5432
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 KINDS = {
     "udp": (socket.SOCK_DGRAM, 0),
     "tcp": (socket.SOCK_STREAM, 0),

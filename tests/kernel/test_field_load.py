@@ -44,7 +44,7 @@ spec: {addresses: [192.0.2.5], ports: [{port: 53, protocol: udp}], backends: [{a
 )
 LINGER = struct.pack("ii", 1, 0)
 STAY = ("labels", "sticky")
-ABORTED, FAST_S = 100_000, 20.0
+ABORTED, FAST_S = 100_000, 120.0
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from support.sandbox import PrivateCgroup
 SHUT = 2222
 MANY = 1500
 DENIALS = f"MESSAGE_ID={Kind.DENY.message_id}"
-LONGEST_S = 30
+LONGEST_S = 180
 UNIT = "web.service"
 POLICY = """\
 apiVersion: cgnetd/v1

@@ -89,7 +89,7 @@ class Traffic:
     def end(self) -> tuple[int, int, str]:
         """Calls, wrong ones, and what the first of those was."""
         self._process.send_signal(signal.SIGTERM)
-        output, _ = self._process.communicate(timeout=10)
+        output, _ = self._process.communicate(timeout=60)
         found = json.loads(output.splitlines()[-1])
         return found["calls"], found["wrong"], found["first"]
 

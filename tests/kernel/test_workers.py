@@ -23,7 +23,7 @@ from cgnetd.service.worker import PROBER, SOCKETS, WORKERS_VARIABLE, WorkerError
 from support.workers import Activator, Answer
 
 NOBODY = 65534
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from typing import Any
 from cgnetd.kernel import netns
 from support import calls, libc, servers, views
 
-CALL_TIMEOUT_S = 5
+CALL_TIMEOUT_S = 30
 KILLED = -1
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1

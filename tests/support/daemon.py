@@ -10,13 +10,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from cgnetd.cli import client
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 _MAIN = "import sys; from cgnetd.cli.daemon import main; sys.exit(main())"
 
 
@@ -85,6 +87,15 @@ class RealDaemon:
 
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """It does nothing meanwhile, and sees all that was done at once."""
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """SIGKILL: it gets no chance to do anything."""

@@ -27,7 +27,7 @@ from cgnetd.kernel.cgroup import find_root
 PREFIX = "cgntest"
 RUN = Path("/run")
 _NAME = re.compile(rf"{PREFIX}-(\d+)-")
-_DEADLINE_S = 10.0
+_DEADLINE_S = 60.0
 _MNT_DETACH = 2
 _numbers = itertools.count()
 

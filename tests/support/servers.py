@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 
 MPTCP = 262
 SO_ORIGINAL_DST = 80  # IP6T_SO_ORIGINAL_DST too
-_PATIENCE_S = 2.0
+_PATIENCE_S = 20.0
 _IN, _IN6 = struct.Struct("=H2s4s8x"), struct.Struct("=H2s4x16s4x")
 _KINDS = {
     "tcp": (socket.SOCK_STREAM, 0),

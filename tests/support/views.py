@@ -15,7 +15,7 @@ from collections.abc import Callable
 from support.calls import Request
 from support.servers import text_of
 
-TIMEOUT_S = 2.0
+TIMEOUT_S = 20.0
 _SO_PEERNAME = 28
 _SO_BINDTOIFINDEX = 62
 _SOCKADDR_BYTES = {socket.AF_INET: 16, socket.AF_INET6: 28}

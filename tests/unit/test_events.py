@@ -223,7 +223,7 @@ def test_journal_sink_sends_one_datagram_a_record_and_keeps_what_is_not_taken(tm
     sink.write([EVENT])
     assert (sink.kept, sink.dropped) == (1, 0)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
-        journal.settimeout(10)
+        journal.settimeout(60)
         journal.bind(path)
         sink.write([MESSAGE])
         assert b"MESSAGE=denied nginx.service" in journal.recv(65536)

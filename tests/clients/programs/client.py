@@ -38,17 +38,17 @@ async def datagrams(host: str, port: int, connected: bool) -> None:
     where = {"remote_addr": (host, port)} if connected else {"family": family}
     transport, resolver = await loop.create_datagram_endpoint(Resolver, **where)
     transport.sendto(QUERY, None if connected else (host, port))
-    say("asyncio udp connected" if connected else "asyncio udp", *(await asyncio.wait_for(resolver.answer, 5))[:2])
+    say("asyncio udp connected" if connected else "asyncio udp", *(await asyncio.wait_for(resolver.answer, 60))[:2])
     transport.close()
 
 
 def main() -> None:
     http, dns, host = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    with socket.create_connection((host, http), 5) as made:
+    with socket.create_connection((host, http), 60) as made:
         say("tcp", *made.getpeername()[:2])
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as made:
-        made.settimeout(5)
+        made.settimeout(60)
         made.sendto(QUERY, (host, dns))
         say("udp", *made.recvfrom(512)[1][:2])
         made.connect((host, dns))
@@ -59,7 +59,7 @@ def main() -> None:
     for connected in (False, True):
         asyncio.run(datagrams(host, dns, connected))
     url = f"http://[{host}]/" if ":" in host else f"http://{host}/"
-    with urllib.request.urlopen(url, timeout=5) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         print(answer.read().decode())
 
 
