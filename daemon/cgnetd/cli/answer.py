@@ -7,12 +7,10 @@ Pure. Must not print, and must not know whether it is read on a terminal: colour
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """`data` is what --json prints, one JSON document; `lines` is what a person reads."""
 
     data: Mapping[str, Any]
@@ -20,8 +18,7 @@ class Answer:
     exit_code: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
+class Stream(NamedTuple):
     """An answer that comes bit by bit: with --json one document a line, otherwise `line(item)` for each item."""
 
     items: Iterator[Mapping[str, Any]]
@@ -29,8 +26,7 @@ class Stream:
     exit_code: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
+class Style(NamedTuple):
     """Words in colour, where there is colour."""
 
     colour: bool = False

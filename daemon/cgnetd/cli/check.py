@@ -45,8 +45,8 @@ def run(args: argparse.Namespace, style: Style) -> Answer:
     data = {
         "ok": not problems,
         "files": list(loaded.files),
-        "errors": [asdict(problem) for problem in problems],
-        "warnings": [asdict(warning) for warning in warnings],
+        "errors": [problem._asdict() for problem in problems],
+        "warnings": [warning._asdict() for warning in warnings],
         "sizes": sizes,
     }
     lines = tuple(_lines(problems, warnings, len(loaded.files), sizes, style))

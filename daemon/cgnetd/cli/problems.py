@@ -7,7 +7,6 @@ Pure. Must not know where they come from.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from cgnetd.errors import CgnetdError, PolicyError, Problem
@@ -44,5 +43,5 @@ def error_data(error: CgnetdError) -> dict[str, Any]:
     return {
         "exit_code": error.exit_code,
         "message": str(error),
-        "problems": [asdict(problem) for problem in problems],
+        "problems": [problem._asdict() for problem in problems],
     }
