@@ -85,7 +85,7 @@ class _AddressDigests:
         self._known: dict[int, tuple[AddressRanges, bytes]] = {}  # the object, so that its id stays its own
 
     def of(self, addresses: AddressRanges | None) -> object:
-        """Something with a `repr` that tells the addresses from others: themselves, if they are few."""
+        """What tells the addresses from others: themselves, if they are few. To be marshalled."""
         if addresses is None:
             return b""
         if len(addresses.v4) + len(addresses.v6) <= _FEW_RANGES:
@@ -117,7 +117,8 @@ def _digest(policy: Policy, addresses: _AddressDigests) -> bytes:
     defaults = (policy.default_egress.value, policy.default_bind.value, policy.default_socket.value)
     sections = [[_matched(rule, addresses) for rule in rules] for rules in (policy.egress, policy.bind)]
     sockets = [_matched_socket(rule) for rule in policy.socket]
-    return hashlib.blake2b(repr((defaults, sections, sockets, policy.tcp)).encode(), digest_size=_DIGEST_BYTES).digest()
+    content = marshal.dumps((defaults, sections, sockets, repr(policy.tcp)), _PLAIN)
+    return hashlib.blake2b(content, digest_size=_DIGEST_BYTES).digest()
 
 
 def _matched(rule: Rule, addresses: _AddressDigests) -> tuple[object, ...]:
