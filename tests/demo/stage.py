@@ -43,7 +43,7 @@ class Stage:
 
     def __enter__(self) -> Stage:
         with self._exit:
-            base = Path(tempfile.mkdtemp(prefix=PREFIX, dir="/run"))
+            base = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir="/run"))
             self._exit.callback(shutil.rmtree, base)
             self.base = base
             self.policy_dir, self.events_path = base / "policy.d", base / "events.jsonl"

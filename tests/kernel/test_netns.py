@@ -62,8 +62,8 @@ def test_socket_stays_in_the_namespace_it_was_made_in() -> None:
     def listening(port: int = 0) -> socket.socket:
         return socket.create_server(("127.0.0.1", port))
 
-    with private_netns() as one, one.call(listening) as inside:
-        with listening(inside.getsockname()[1]) as outside:
+    with private_netns() as one, private_netns() as other, one.call(listening) as inside:
+        with other.call(lambda: listening(inside.getsockname()[1])) as outside:
             assert outside.getsockname() == inside.getsockname()
         with pytest.raises(OSError, match="in use"):
             one.call(lambda: listening(inside.getsockname()[1]))
