@@ -18,6 +18,21 @@ _CURSOR_BYTES = 64  # a bucket number for hash maps, a key for others
 def lookup_all(source: Map, chunk: int = CHUNK) -> Iterator[tuple[bytes, bytes]]:
     """Every (key, value). Entries that come or go meanwhile may be missing; none comes twice unless made again."""
     key_size, value_size = source.info.key_size, source.value_bytes
+    for count, keys, values in _chunks(source, chunk):
+        for index in range(count):
+            key = keys[index * key_size : (index + 1) * key_size]
+            yield key, values[index * value_size : (index + 1) * value_size]
+
+
+def all_keys(source: Map, chunk: int = CHUNK) -> Iterator[bytes]:
+    """The keys of `lookup_all`, many in one: those of a chunk, one behind the other."""
+    for count, keys, _ in _chunks(source, chunk):
+        yield keys[: count * source.info.key_size]
+
+
+def _chunks(source: Map, chunk: int) -> Iterator[tuple[int, bytes, bytes]]:
+    """How many, their keys and their values, with something behind."""
+    key_size, value_size = source.info.key_size, source.value_bytes
     cursor_in: ctypes.Array[ctypes.c_char] | None = None
     cursor_out = ctypes.create_string_buffer(max(_CURSOR_BYTES, key_size))
     more = True
@@ -34,10 +49,7 @@ def lookup_all(source: Map, chunk: int = CHUNK) -> Iterator[tuple[bytes, bytes]]
             if error.errno != errno.ENOENT:
                 raise
             more = False
-        raw_keys, raw_values = keys.raw, values.raw
-        for index in range(count.value):
-            key = raw_keys[index * key_size : (index + 1) * key_size]
-            yield key, raw_values[index * value_size : (index + 1) * value_size]
+        yield count.value, keys.raw, values.raw
         cursor_in = ctypes.create_string_buffer(cursor_out.raw)
 
 

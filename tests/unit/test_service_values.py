@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 import pytest
 
 from cgnetd.datapath.compile import compile_image
@@ -56,8 +58,11 @@ def test_number_is_in_image_and_index_and_not_in_the_digest() -> None:
     image = image_of(policy("a", "x"))
     first = of_image(image, 41)
     second = renumbered(first, 42)
-    assert (first.reader.generation, first.index.generation) == (41, 41)
-    assert (second.reader.generation, second.index.generation) == (42, 42)
+    for generation in (first, second):
+        put = generation.cells[:]
+        put[: len(generation.head) // 8] = array("Q", generation.head)
+        assert put == image.with_generation(generation.number).cells
+    assert (first.index.generation, second.index.generation) == (41, 42)
     assert first.digest == second.digest == image.digest
     assert image.index.generation == 1
 

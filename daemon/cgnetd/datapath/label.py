@@ -15,6 +15,7 @@ from cgnetd.datapath import abi
 from cgnetd.datapath.reader import CellReader
 
 _GENERATION = struct.Struct("=I")  # what struct cgn_label begins with
+_NO_LABEL = bytes(abi.LABEL.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def unpack_label(data: bytes | memoryview) -> tuple[int, Label] | None:
 
 def pack_entry(slots: Sequence[bytes | None]) -> bytes:
     """struct cgn_entry from one packed label a slot; None is a label of no generation."""
-    return b"".join(slot if slot is not None else bytes(abi.LABEL.size) for slot in slots)
+    return b"".join([slot if slot is not None else _NO_LABEL for slot in slots])
 
 
 def unpack_entry(data: bytes | memoryview) -> tuple[bytes, ...]:

@@ -62,6 +62,7 @@ def write_tables(
     slot: int,
     *,
     cells: bytes | memoryview,
+    head: bytes,
     index: bytes,
     rule_count: int,
     live: bytes | memoryview,
@@ -72,7 +73,7 @@ def write_tables(
     bpffs.make_dir(directory)
     with ExitStack() as stack:
         content = memoryview(cells).cast("B")
-        image = stack.enter_context(_filled(IMAGE, content, frozen=True, value_bytes=layout.BLOCK_BYTES))
+        image = stack.enter_context(_filled(IMAGE, content, head=head, frozen=True, value_bytes=layout.BLOCK_BYTES))
         names = stack.enter_context(_index_table(index))
         counters = stack.enter_context(create(table_spec(COUNTERS, counter_cells(rule_count))))
         living = stack.enter_context(_filled(LIVE, memoryview(live).cast("B"), frozen=False))
@@ -124,11 +125,14 @@ def _raise_failure(updates: Sequence[Future[None]], slot: int) -> None:
         raise kernel_error(f"put tables into slot {slot}", error) from error
 
 
-def _filled(name: str, content: memoryview, *, frozen: bool, value_bytes: int = layout.CELL_BYTES) -> Map:
+def _filled(
+    name: str, content: memoryview, *, head: bytes = b"", frozen: bool, value_bytes: int = layout.CELL_BYTES
+) -> Map:
     table = create(table_spec(name, -(-len(content) // value_bytes), value_bytes))
     try:
         with table.mmap(writable=True) as memory:
             memory.bytes[: len(content)] = content
+            memory.bytes[: len(head)] = head
         if frozen:
             table.freeze()
     except (OSError, ValueError):

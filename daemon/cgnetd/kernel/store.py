@@ -25,7 +25,7 @@ from cgnetd.kernel.maps import Capacity, specs
 from cgnetd.kernel.pins import open_pins, path_of, pin_over
 from cgnetd.kernel.slots import SlotView
 from pybpf import BpfError, Map, RingBuffer
-from pybpf.batch import delete_many, lookup_all, update_many
+from pybpf.batch import all_keys, delete_many, lookup_all, update_many
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +106,19 @@ class Store:
     # -- slots --------------------------------------------------------------------------------------------------
 
     def write_slot(
-        self, slot: int, cells: bytes | memoryview, index: bytes, rule_count: int, live: bytes | memoryview = b""
+        self,
+        slot: int,
+        cells: bytes | memoryview,
+        index: bytes,
+        rule_count: int,
+        live: bytes | memoryview = b"",
+        *,
+        head: bytes = b"",
     ) -> None:
         """Fill a slot, which becomes generation 0 (empty) by it. ValueError for the slot in force.
 
         `cells`: the image, `live`: what its live cells begin with, both in whole 64-bit cells; `index`: the rule index;
-        `rule_count`: ids 0 .. rule_count-1.
+        `rule_count`: ids 0 .. rule_count-1. `head`: what the image begins with in place of its own first bytes.
         """
         control = self.control()
         if control.active == _slot(slot) and control.generations[slot]:
@@ -121,7 +128,7 @@ class Store:
                 wait_for_programs()  # one that read `active` before it changed still uses this slot
             self.set_generation(slot, 0)
             slots.write_tables(
-                self.pin_dir, self._outer, slot, cells=cells, index=index, rule_count=rule_count, live=live
+                self.pin_dir, self._outer, slot, cells=cells, head=head, index=index, rule_count=rule_count, live=live
             )
 
     def clear_slot(self, slot: int) -> None:
@@ -161,6 +168,15 @@ class Store:
         unpack = layout.LABEL_KEY.unpack
         with _failing("read labels"):
             return {unpack(key)[0]: entry for key, entry in lookup_all(self.maps["labels"])}
+
+    def labelled(self) -> set[int]:
+        """The ids of all that have an entry, as `labels`."""
+        with _failing("read labels"):
+            return {
+                cgroup_id
+                for keys in all_keys(self.maps["labels"])
+                for (cgroup_id,) in layout.LABEL_KEY.iter_unpack(keys)
+            }
 
     def label(self, cgroup_id: int) -> bytes | None:
         with _failing("read label"):

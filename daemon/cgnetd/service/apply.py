@@ -79,7 +79,8 @@ class Application:
         self._settle(step.slot)
         rules = len(fresh.index.refs)
         live = self.live.cells(fresh.index.live)
-        store.write_slot(step.slot, memoryview(fresh.cells), fresh.index.to_bytes(), rules, memoryview(live))
+        index, cells = fresh.index.to_bytes(), memoryview(fresh.cells)
+        store.write_slot(step.slot, cells, index, rules, memoryview(live), head=fresh.head)
         self.live.written(step.slot, fresh.number, live)
         store.set_generation(step.slot, fresh.number)
         with store.slot(step.slot) as view:

@@ -22,7 +22,8 @@ _LAST_NUMBER = 2**32 - 1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Generation:
-    """`cells` are the process's own. `image_id`: the kernel's id of the map they are in, 0 before they are in one."""
+    """`cells` are the process's own, and any number stands in them: generations share those of their image. `image_id`:
+    the kernel's id of the map that they were put into, 0 before."""
 
     number: int
     index: RuleIndex
@@ -33,6 +34,13 @@ class Generation:
     @property
     def digest(self) -> str:
         return self.index.digest
+
+    @property
+    def head(self) -> bytes:
+        """What the image of this generation has in place of its first cells: its own number among them."""
+        own = self.cells[: abi.IMAGE_HEADER]
+        own[abi.IMAGE_DEFAULT] = abi.cell(self.number, abi.lo(own[abi.IMAGE_DEFAULT]))
+        return own.tobytes()
 
     @property
     def label_basis(self) -> bytes:
@@ -53,12 +61,12 @@ def is_older(number: int, other: int) -> bool:
 
 def of_image(image: Image, number: int) -> Generation:
     """A compiled image under a number."""
-    return _numbered(image.cells, image.index, number)
+    return Generation(number, image.index.with_generation(number), image.cells, ImageReader(image.cells))
 
 
 def renumbered(generation: Generation, number: int) -> Generation:
     """The same content under another number."""
-    return _numbered(generation.cells, generation.index, number)
+    return Generation(number, generation.index.with_generation(number), generation.cells, generation.reader)
 
 
 def read_generation(view: SlotView) -> Generation | None:
@@ -77,9 +85,3 @@ def read_generation(view: SlotView) -> Generation | None:
     if index.digest != image_digest(cells, index) or index.generation != number or not number:
         return None
     return Generation(number, index, cells, reader, view.image_id)
-
-
-def _numbered(cells: array[int], index: RuleIndex, number: int) -> Generation:
-    own = array("Q", cells)
-    own[abi.IMAGE_DEFAULT] = abi.cell(number, abi.lo(own[abi.IMAGE_DEFAULT]))
-    return Generation(number, index.with_generation(number), own, ImageReader(own))

@@ -33,8 +33,6 @@ class SlotLabels:
 
     def derive(self, cgroup: Cgroup) -> None:
         """Derive the label of a cgroup whose parent's is known, as it is in a walk from the root."""
-        if cgroup.id in self.by_id:
-            return
         if cgroup.parent_id:
             parent = self.by_id[cgroup.parent_id]
             self.by_id[cgroup.id] = child_label(self.reader, parent, os.fsencode(cgroup.name))
@@ -130,8 +128,10 @@ class Labelling:
         """Label the cgroups of the last walk whose labels are known, without a walk; the tree is these from here on."""
         known = [slot.by_id.keys() for slot in self._slots if slot is not None]
         # Those that went since have no label any more, and must not get one: there may be many, and no room for them.
-        there = self._store.labels().keys() if self.tree and all(known) else frozenset[int]()
-        self.tree = {i: cgroup for i, cgroup in self.tree.items() if i in there and all(i in ids for ids in known)}
+        there = self._store.labelled() if self.tree and all(known) else set[int]()
+        for ids in known:
+            there &= ids
+        self.tree = {i: cgroup for i, cgroup in self.tree.items() if i in there}
         if self.tree:
             self._write({cgroup_id: self._entry(cgroup_id) for cgroup_id in self.tree})
             self._root.settle()
@@ -173,16 +173,17 @@ class Labelling:
     def _walk(self) -> list[int]:
         """See the whole tree once; returns the ids that were not known."""
         seen: dict[int, Cgroup] = {}
+        slots = [slot for slot in self._slots if slot is not None]
         for cgroup in self._root.walk():
-            seen[cgroup.id] = cgroup
-            for slot in self._slots:
-                if slot is not None:
+            cgroup_id = cgroup.id
+            seen[cgroup_id] = cgroup
+            for slot in slots:
+                if cgroup_id not in slot.by_id:
                     slot.derive(cgroup)
         fresh = [i for i in seen if i not in self.tree]
         self.tree = seen
-        for slot in self._slots:
-            if slot is not None:
-                slot.forget_all_but(seen)
+        for slot in slots:
+            slot.forget_all_but(seen)
         return fresh
 
     def _entry(self, cgroup_id: int) -> bytes:
