@@ -68,8 +68,8 @@ def parse(
     must give the same each time.
 
     `known`: what earlier calls found, so that policies of files that did not change are the same objects as before; it
-    is brought up to date unless there are problems. `unchanged`: digests of set files that are as they were,
-    by path: they are not read if they are known.
+    is brought up to date unless there are problems. `unchanged`: digests of set files, as far as they were told
+    already, by path: those that are known by them are not read.
     """
     with _collector_at_rest():
         load = _Load(read_set, find_user, known or Known(), unchanged or {})

@@ -190,7 +190,7 @@ class PolicySource:
             read_set=sets.read,
             find_user=self._find_user,
             known=self._known,
-            unchanged=sets.unchanged,
+            unchanged=sets.digests,
         )
 
     def _find_user(self, name: str) -> int:
@@ -223,7 +223,6 @@ class _SetFiles:
     def __init__(self) -> None:
         self.stamps: dict[str, Stamp] = {}
         self.digests: dict[str, bytes] = {}
-        self.unchanged: dict[str, bytes] = {}
         self.writing: list[str] = []
         self._data: dict[str, bytes] = {}
         self._failed: dict[str, OSError] = {}
@@ -231,7 +230,7 @@ class _SetFiles:
     def keep(self, known: Stamp, digest: bytes) -> None:
         """A file that is as it was."""
         self.stamps[known.path] = known
-        self.digests[known.path] = self.unchanged[known.path] = digest
+        self.digests[known.path] = digest
 
     def preload(self, path: str) -> None:
         """Read a file that is likely to be asked for; a failure is told when it is."""
