@@ -2,12 +2,13 @@
 /*
  * bind(), and the port that the kernel picks for a bind() to port 0. Must not know what a policy says.
  *
- * bind4/6 judge what was asked for, and rewrite it. A bind to port 0 that they let pass marks the socket; post_bind
- * judges only marked sockets, with the real port and the address that was asked for. A mark outlives a bind that fails
- * later on: the next bind clears or renews it.
+ * bind4/6 judge what was asked for, and rewrite it. A bind to port 0 that they let pass leaves a mark; post_bind judges
+ * only marked sockets, with the real port and the address that was asked for. A mark outlives a bind that fails later
+ * on: the next bind clears or renews it.
  */
 #define CGN_DIRECTIONS (1 << CGN_DIR_BIND)
 #include "hook.bpf.h"
+#include "picks.bpf.h"
 #include "view.bpf.h"
 
 #define CGN_PRIVILEGED 2 /* beside CGN_PROCEED: no CAP_NET_BIND_SERVICE is needed */
@@ -20,19 +21,6 @@ static __always_inline void cgn_set_bind_address(struct cgn_call *call, void *sk
 	call->local[0] = call->address[0];
 	call->local[1] = call->address[1];
 	call->local_port = call->port;
-}
-
-/* Marks the socket if the kernel is to pick a port, else clears the mark. False: there was no memory. */
-static __always_inline bool cgn_mark(struct bpf_sock *sk, bool picks_port)
-{
-	struct cgn_stamp *stamp;
-
-	stamp = bpf_sk_storage_get(&cgn_stamps, sk, NULL, picks_port ? BPF_SK_STORAGE_GET_F_CREATE : 0);
-	if (stamp) {
-		stamp->port_is_picked = picks_port;
-		stamp->source_is_ours = false;
-	}
-	return stamp || !picks_port;
 }
 
 /* Where a bind that is let pass goes to; the address as the socket has it. */
@@ -50,19 +38,19 @@ static __always_inline void cgn_bound_endpoint(struct cgn_endpoint *actual, cons
 }
 
 /* What the hook returns; `actual` is where the bind goes on to. */
-static __always_inline int cgn_enforce_bind(struct cgn_call *call, struct bpf_sock *sk, bool views,
+static __always_inline int cgn_enforce_bind(struct cgn_call *call, struct bpf_sock_addr *ctx, bool views,
 					    const struct cgn_endpoint *asked, struct cgn_endpoint *actual)
 {
 	bool remembered;
 
 	*actual = *asked;
-	if (cgn_identify(call, sk))
+	if (cgn_identify(call, ctx->sk))
 		cgn_decide_bind(call);
 	if (!cgn_denies(call->rule)) {
 		cgn_bound_endpoint(actual, asked, call);
 		remembered = !(views || cgn_rewrites(call->rule)) ||
-			     cgn_remember_bind(sk, asked, actual, cgn_rewrites(call->rule));
-		if (call->rule && (!remembered || !cgn_mark(sk, !actual->port)))
+			     cgn_remember_bind(ctx->sk, asked, actual, cgn_rewrites(call->rule));
+		if (call->rule && (!remembered || !cgn_mark(ctx, !actual->port)))
 			cgn_fail(call, CGN_ENOMEM, CGN_REASON_NO_MEMORY);
 	}
 	if (cgn_conclude(call, NULL) == CGN_DENY)
@@ -95,7 +83,7 @@ int bind4(struct bpf_sock_addr *ctx)
 	cgn_set_address4(&call, ctx->user_ip4);
 	call.port = asked.port;
 	cgn_set_bind_address(&call, ctx->sk);
-	verdict = cgn_enforce_bind(&call, ctx->sk, views, &asked, &actual);
+	verdict = cgn_enforce_bind(&call, ctx, views, &asked, &actual);
 	if (verdict != CGN_DENY && cgn_rewrites(call.rule))
 		cgn_write4(ctx, actual.address, actual.port);
 	return verdict;
@@ -123,21 +111,10 @@ int bind6(struct bpf_sock_addr *ctx)
 	cgn_set_address6(&call, CGN_ADDRESS6(ctx->user_ip6));
 	call.port = asked.port;
 	cgn_set_bind_address(&call, ctx->sk);
-	verdict = cgn_enforce_bind(&call, ctx->sk, views, &asked, &actual);
+	verdict = cgn_enforce_bind(&call, ctx, views, &asked, &actual);
 	if (verdict != CGN_DENY && cgn_rewrites(call.rule))
 		cgn_write6(ctx, CGN_FAMILY_V6, actual.address, actual.port);
 	return verdict;
-}
-
-/* Whether the kernel picked the port of this bind; clears the mark. */
-static __always_inline bool cgn_takes_mark(struct bpf_sock *ctx)
-{
-	struct cgn_stamp *stamp = bpf_sk_storage_get(&cgn_stamps, ctx, NULL, 0);
-
-	if (!stamp || !stamp->port_is_picked)
-		return false;
-	stamp->port_is_picked = 0;
-	return true;
 }
 
 /* The address that was asked for, if the bind was rewritten from it; else the one that the socket has. */

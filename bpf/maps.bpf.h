@@ -119,6 +119,23 @@ struct {
 	__type(value, struct cgn_stamp);
 } cgn_stamps SEC(".maps");
 
+#define CGN_PICKS_BITS 12
+
+/* What bind leaves for post_bind in the same thread, mostly in place of a stamp. */
+struct cgn_pick {
+	__u32 thread_id; /* whose bind() to port 0 was allowed; 0: nobody's. Others leave the place alone */
+	__u32 reserved;
+	__u64 socket; /* cookie of the socket that it is about */
+};
+
+/* By the lower bits of the thread's id. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1 << CGN_PICKS_BITS);
+	__type(key, __u32);
+	__type(value, struct cgn_pick);
+} cgn_picks SEC(".maps");
+
 /* What changes while a generation is in force, beside its image. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);

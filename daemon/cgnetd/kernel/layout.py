@@ -44,6 +44,8 @@ CACHED_BYTES = 48  # struct cgn_cached of bpf/maps.bpf.h, which only the program
 CACHE_ENTRIES = 1024  # a CPU, and a byte for each in struct cgn_sights
 
 # What is kept with sockets, and tables that only the programs write (abi.h, bpf/maps.bpf.h)
+PICK = struct.Struct("=I4xQ")  # thread_id, socket
+PICKS = 4096
 VIEW = struct.Struct("=QQQQQHHB3x")  # asked[2], actual[2], service, asked_port, actual_port, family
 VIEW_BYTES = 48
 PEERS_BYTES = 96

@@ -59,6 +59,7 @@ def specs(capacity: Capacity) -> tuple[MapSpec, ...]:
         MapSpec("cache", kind.PERCPU_ARRAY, 4, layout.CACHED_BYTES, layout.CACHE_ENTRIES),
         MapSpec("sights", kind.PERCPU_ARRAY, 4, layout.CACHE_ENTRIES, 1),
         MapSpec("stamps", kind.SK_STORAGE, 4, 8, 0, MapFlag.NO_PREALLOC),
+        MapSpec("picks", kind.ARRAY, 4, layout.PICK.size, layout.PICKS),
         MapSpec("live", kind.ARRAY_OF_MAPS, 4, 4, layout.SLOTS, table_bytes=layout.CELL_BYTES),
         MapSpec("peers", kind.SK_STORAGE, 4, layout.PEERS_BYTES, 0, MapFlag.NO_PREALLOC),
         MapSpec("binds", kind.SK_STORAGE, 4, layout.VIEW_BYTES, 0, MapFlag.NO_PREALLOC | MapFlag.CLONE),
