@@ -160,14 +160,15 @@ class _Run(NamedTuple):
 def _index_bits(run: _Run, place: _Place) -> int:
     """Of the index of a place; 0 where a list is as quick."""
     count = place.end - place.first
-    least = run.skip if not place.position else 0
-    if count <= BARE_ENTRIES and not least:
+    if not place.position and run.skip:
+        return run.skip
+    if count <= BARE_ENTRIES:
         return 0
     shared = run.shared_bits(place) - place.position
     bits = count.bit_length() - (_SPARSE if place.position else _DENSE)
     if shared >= _BLIND_LEAST:
         bits = min(bits, shared, _BLIND_BITS)
-    return min(MAX_INDEX_BITS, run.skip + abi.TABLE_KEY_BITS - place.position, max(1, least, bits))
+    return min(MAX_INDEX_BITS, run.skip + abi.TABLE_KEY_BITS - place.position, max(1, bits))
 
 
 def _entry(key: int, answer: int) -> int:
