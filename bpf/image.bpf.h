@@ -94,6 +94,43 @@ static __always_inline bool cgn_bisect(struct cgn_reader *reader, __u32 first, _
 	return count == 1 && cgn_read(reader, first, cell) && *cell <= wanted;
 }
 
+/* The last of `count` sorted half cells, from the half `first` on, that is at most `wanted`; else the first. */
+static __always_inline bool cgn_bisect_halves(struct cgn_reader *reader, __u32 first, __u32 count, __u32 wanted,
+					      __u32 *half_cell)
+{
+	__u64 cell;
+
+	for (int step = 0; step < CGN_BISECT_STEPS && count > 1; step++) {
+		__u32 half = count >> 1;
+
+		if (!cgn_read(reader, (first + half) >> 1, &cell))
+			return false;
+		if ((__u32)(cell >> ((first + half) & 1) * 32) <= wanted) {
+			first += half;
+			count -= half;
+		} else {
+			count = half;
+		}
+	}
+	if (count != 1 || !cgn_read(reader, first >> 1, &cell))
+		return false;
+	*half_cell = cell >> (first & 1) * 32;
+	return true;
+}
+
+/* The row of an address, `bits` of it, in a dense list. */
+static __always_inline bool cgn_dense_row(struct cgn_reader *reader, __u32 blob, __u64 node, __u64 bits, __u32 *row)
+{
+	__u32 skip = CGN_LO(node) >> CGN_NODE_SHIFT & 31;
+	__u32 rows = (1u << (CGN_LO(node) >> CGN_DENSE_SHIFT & 31)) - 1;
+
+	if (!cgn_bisect_halves(reader, 2 * blob + CGN_HI(node), CGN_LO(node) & ((1 << CGN_DENSE_SHIFT) - 1),
+			       (__u32)(bits << skip >> 32) | rows, row))
+		return false;
+	*row &= rows;
+	return true;
+}
+
 /* Follows index nodes, by the bits at the top of `high`, to a list or a row. */
 static __always_inline bool cgn_indexed(struct cgn_reader *reader, __u32 blob, __u64 high, __u64 *node)
 {
@@ -129,6 +166,8 @@ static __always_inline bool cgn_row(struct cgn_reader *reader, __u32 blob, __u64
 		*row = CGN_HI(node) - 1; /* of a zero no row */
 		if (!CGN_LO(node))
 			return true;
+		if (CGN_LO(node) & CGN_NODE_DENSE)
+			return cgn_dense_row(reader, blob, node, bits, row);
 		skip = CGN_LO(node) >> CGN_NODE_SHIFT;
 		if (skip > CGN_TABLE_SKIP ||
 		    !cgn_bisect(reader, blob + CGN_HI(node), CGN_LO(node) & ((1 << CGN_NODE_SHIFT) - 1),

@@ -24,11 +24,11 @@ def pieces(prefixes: Sequence[Prefix]) -> tuple[list[int], list[int]]:
     starts, answers = [0], [0]
     for first, last in zip(*spans(prefixes), strict=True):
         if first == starts[-1]:
-            starts, answers = starts[:-1], answers[:-1]
+            del starts[-1], answers[-1]  # in place: there can be a million
         starts += [first, last + 1]
         answers += [1, 0]
     if starts[-1] == 1 << BITS[prefixes[0][0]]:
-        starts, answers = starts[:-1], answers[:-1]
+        del starts[-1], answers[-1]
     return starts, answers
 
 

@@ -56,6 +56,55 @@ def test_table_names_the_row_of_every_address(family: Family, near: bool) -> Non
             assert reader.row(0, node, aligned >> 64, aligned & LOW) == expected, f"{address:x} among {count}"
 
 
+def spread(count: int, begin: int, step: int) -> list[int]:
+    return [0, *(begin + number * step for number in range(count - 1))]
+
+
+@pytest.mark.parametrize(
+    ("starts", "rows", "dense"),
+    [
+        (spread(1000, (1 << 20) + 1, 1 << 22), 512, True),  # behind an index of nine bits
+        (spread(1000, (1 << 20) + 1, 1 << 22), 513, False),
+        (spread(70_000, 1 << 15, 61_001), 1 << 16, True),
+        (spread(70_000, 1 << 15, 61_001), (1 << 16) + 1, False),
+        (spread(3000, 10 << 24 | 5, 5), 1 << 16, True),  # 10.0.0.0/17: behind several indexes
+        (spread(3000, 10 << 24 | 5, 5), 2999, True),
+        (spread(17, 255 << 24, 1), 17, True),
+        (spread(9, 1 << 16, 1 << 16), 9, True),  # without an index
+        (spread(9, 1 << 16, 1 << 15), 9, False),
+    ],
+)
+def test_lists_are_dense_where_keys_and_rows_fit(starts: list[int], rows: int, *, dense: bool) -> None:
+    numbers = [(number * 7919 + rows - 1) % rows for number in range(len(starts))]
+    cells, node = table_cells(V4, Pieces(starts, numbers), 3)
+    found = set(list_forms(cells, node, 3))
+    assert found == {dense}
+    reader = CellReader(array("Q", bytes(8 * 3)) + cells)
+    for number, start in enumerate(starts):
+        following = starts[number + 1] if number + 1 < len(starts) else 1 << 32
+        for address in (start, following - 1):
+            assert reader.row(0, node, address << 32, 0) == numbers[number], f"{address:x}"
+
+
+def list_forms(cells: array[int], node: int, offset: int) -> Iterator[bool]:
+    """Whether they are dense, of all lists that indexes lead to."""
+    size = abi.lo(node)
+    if size & abi.NODE_INDEX:
+        for at in range(abi.hi(node), abi.hi(node) + (1 << (size & 31))):
+            yield from list_forms(cells, cells[at - offset], offset)
+    elif size:
+        yield bool(size & abi.NODE_DENSE)
+
+
+def test_prefixes_longer_than_those_of_providers_take_three_cells_more() -> None:
+    starts = [0]
+    for number in range(10_000):
+        begin = 0x2A00 << 112 | number << 81 | 0xBEEF << 64
+        starts += [begin, begin + (1 << 64)]
+    cells, _ = table_cells(V6, Pieces(starts, [number % 2 for number in range(len(starts))]), 0)
+    assert len(cells) <= (3 + 3) * 10_000
+
+
 def test_prefixes_of_providers_take_two_cells_each_and_their_index_one() -> None:
     starts = [0]
     for number in range(10_000):
@@ -89,4 +138,4 @@ def list_lengths(cells: array[int], node: int) -> Iterator[int]:
         for at in range(abi.hi(node), abi.hi(node) + (1 << (size & 31))):
             yield from list_lengths(cells, cells[at])
     elif size:
-        yield size & (1 << abi.NODE_SHIFT) - 1
+        yield size & (1 << (abi.DENSE_SHIFT if size & abi.NODE_DENSE else abi.NODE_SHIFT)) - 1

@@ -11,6 +11,10 @@
  *           the first `position` ones say which node is next.
  *   list    `offset in the blob of the first entry | skip << CGN_NODE_SHIFT + entry count`: entries sorted by a key of
  *           39 bits, those behind the first `skip` ones. The first is at or before all that is looked for.
+ *   dense   `offset in the blob of the first entry, in half cells | CGN_NODE_DENSE + skip << CGN_NODE_SHIFT +
+ *           answer bits << CGN_DENSE_SHIFT + entry count`: a list whose entries are half cells, the low half of a cell
+ *           before its high one: a key of the bits behind the first `skip` ones, then a row of so many bits. What the
+ *           key of the first entry says does not count: the first is at or before all that is looked for.
  *
  * Entry: key << CGN_TABLE_ANSWER_BITS | answer, a row or CGN_TABLE_MORE + the offset in the blob of a node about the
  * bits behind the key. Zeros follow the last bit of an address. Neighbouring nodes may share entries.
@@ -28,7 +32,9 @@
 #define CGNETD_TABLES_H
 
 #define CGN_NODE_INDEX 0x80000000u
+#define CGN_NODE_DENSE 0x40000000u
 #define CGN_NODE_SHIFT 24
+#define CGN_DENSE_SHIFT 16
 #define CGN_TABLE_KEY_BITS 39
 #define CGN_TABLE_ANSWER_BITS 25
 #define CGN_TABLE_MORE 0x1000000u

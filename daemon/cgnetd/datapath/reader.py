@@ -71,6 +71,8 @@ class CellReader:
             size = abi.lo(node)
             if not size:
                 return abi.hi(node) - 1 & WORD
+            if size & abi.NODE_DENSE:
+                return self._dense_row(blob, node, high)
             skip, count = size >> abi.NODE_SHIFT, size & (1 << abi.NODE_SHIFT) - 1
             if skip > abi.TABLE_SKIP:
                 raise CorruptImageError(f"read image: a list behind {skip} bits")
@@ -82,6 +84,25 @@ class CellReader:
             rest = (high << 64 | low) << skip + abi.TABLE_KEY_BITS
             high, low = rest >> 64 & LOW, rest & LOW
         raise CorruptImageError("read image: an address table has more lists than an address")
+
+    def _dense_row(self, blob: int, node: int, high: int) -> int:
+        """The row of an address, which begins with `high`, in a dense list."""
+        size = abi.lo(node)
+        skip, rows = size >> abi.NODE_SHIFT & 31, (1 << (size >> abi.DENSE_SHIFT & 31)) - 1
+        first, count = 2 * blob + abi.hi(node), size & (1 << abi.DENSE_SHIFT) - 1
+        wanted = high << skip >> 32 & WORD | rows
+        while count > 1:
+            half = count >> 1
+            first, count = (first + half, count - half) if self._half(first + half) <= wanted else (first, half)
+        if not count:
+            raise CorruptImageError("read image: a list is empty")
+        return self._half(first) & rows
+
+    def _half(self, index: int) -> int:
+        """A half cell: the low half of a cell before its high one."""
+        index &= WORD
+        cell = self.cell(index >> 1)
+        return abi.hi(cell) if index & 1 else abi.lo(cell)
 
     def _indexed(self, blob: int, node: int, high: int) -> int:
         """The list or row that indexes lead to."""
