@@ -98,6 +98,14 @@ class Machine:
         assert done.returncode == 0, f"{' '.join(words)}: exit code {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
 
+    def reexecute(self) -> None:
+        """Have its systemd execute itself again. Returns when that answers: it does not while it begins anew."""
+        self.run("systemctl", "daemon-reexec")
+        deadline = time.monotonic() + RUN_TIMEOUT_S
+        while self.try_run("systemctl", "show", "--property=Version").returncode:
+            assert time.monotonic() < deadline, "systemd does not answer since it executed itself again"
+            time.sleep(0.05)
+
     def path(self, inside: str) -> Path:
         """A file of the machine, seen from outside. Absolute links in it lead astray."""
         return Path(f"/proc/{self.pid}/root") / inside.lstrip("/")

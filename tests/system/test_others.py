@@ -206,7 +206,7 @@ def test_what_systemd_does_keeps_ours_and_does_to_theirs_what_it_does_without_cg
     ours = {what: verdict for what, verdict in beside.expected().items() if what.startswith("ours denies")}
     assert list(histories(beside)) == [(name, verdicts | ours) for name, verdicts in without]
     assert without[0][1] == beside.expected(ours=False), "it has them all at the start"
-    beside.machine.run("systemctl", "daemon-reexec")  # what it does to theirs, it does some time later
+    beside.machine.reexecute()  # what it does to theirs, it does some time later
     assert {what: beside.ask(*CALLS[what]) for what in ours} == ours
     assert service.status()["enforcing"]
 

@@ -180,8 +180,8 @@ def test_service_that_a_timer_starts_is_governed(callers: Callers) -> None:
 def test_service_stays_governed_when_systemd_is_reloaded_and_executed_again(callers: Callers) -> None:
     callers.resident("awake.service")
     assert callers.start("awake.service") == GOVERNED
-    for verb in ("daemon-reload", "daemon-reexec"):
-        callers.machine.run("systemctl", verb)
+    for act in (lambda: callers.machine.run("systemctl", "daemon-reload"), callers.machine.reexecute):
+        act()
         assert callers.again("awake.service") == GOVERNED
     callers.machine.run("systemctl", "set-property", "--runtime", "awake.service", "CPUWeight=50", "TasksMax=20")
     assert callers.again("awake.service") == GOVERNED
