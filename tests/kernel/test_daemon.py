@@ -105,8 +105,7 @@ def test_changed_file_is_in_force_without_being_told(app: Governed) -> None:
 
 def test_reload_returns_when_the_new_generation_is_in_force(app: Governed) -> None:
     app.start()
-    app.daemon.write_policy("app.yaml", policy(allowed=SHUT))
-    result = app.daemon.ask("reload")
+    result = app.daemon.reload_after(lambda: app.daemon.write_policy("app.yaml", policy(allowed=SHUT)))
     assert (result["generation"], result["changed"]) == (2, True)
     assert (connect(app.app, OPEN), connect(app.app, SHUT)) == (DENIED, 0)
     assert app.daemon.ask("reload")["changed"] is False

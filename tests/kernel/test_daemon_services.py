@@ -252,8 +252,8 @@ def test_reload_keeps_what_is_known_of_backends(app: Governed, one: Backend, two
     app.await_record("backend-down")
     one.start()
     more = policy(one, two, rise=100).replace("action: redirect,", "action: redirect, hooks: [connect, sendmsg],")
-    app.daemon.write_policy("app.yaml", more.replace("subject: {cgroups: [/app]}", "subject: {cgroups: [/app, /more]}"))
-    assert app.daemon.ask("reload")["changed"] is True
+    more = more.replace("subject: {cgroups: [/app]}", "subject: {cgroups: [/app, /more]}")
+    assert app.daemon.reload_after(lambda: app.daemon.write_policy("app.yaml", more))["changed"] is True
     assert calls(app) == {"two": 40}
 
 

@@ -10,6 +10,7 @@ import os
 import random
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -106,8 +107,8 @@ def test_one_changed_rule_changes_that_verdict_and_nothing_else(
     same = private_cgroup.child(f"{slice_name(0)}/own2.service")
     before = chains(daemon, pin_dir)
     for port, other in ((OTHER_PORT, PORT), (PORT, OTHER_PORT)):
-        daemon.write_policy("own1.yaml", unit_policy("own1", port))
-        assert daemon.ask("reload")["changed"] is True
+        change = partial(daemon.write_policy, "own1.yaml", unit_policy("own1", port))
+        assert daemon.reload_after(change)["changed"] is True
         assert (is_denied(changed, CHANGING, port), is_denied(changed, CHANGING, other)) == (True, False)
         assert (is_denied(same, CHANGING, PORT), is_denied(same, CHANGING, OTHER_PORT)) == (True, False)
         assert chains(daemon, pin_dir) == before
@@ -120,8 +121,7 @@ def test_a_changed_set_is_in_force_where_it_is_used(
     before, after = set(CROWD.prefixes_of(1)), set(CROWD.prefixes_of(1, seed=1))
     gone, come = (next(iter(found)).replace("/24", "") for found in (before - after, after - before))
     assert (is_denied(unit, gone), is_denied(unit, come)) == (True, False)
-    CROWD.write_set(1, tmp_path, seed=1)
-    assert daemon.ask("reload")["changed"] is True
+    assert daemon.reload_after(lambda: CROWD.write_set(1, tmp_path, seed=1))["changed"] is True
     assert (is_denied(unit, gone), is_denied(unit, come)) == (False, True)
     other = next(CROWD.prefixes_of(0)).replace("/24", "")
     assert is_denied(private_cgroup.child(f"{slice_name(0)}/common0.service"), other)

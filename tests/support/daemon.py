@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -84,6 +85,18 @@ class RealDaemon:
     def ask(self, verb: str, **args: Any) -> dict[str, Any]:
         """The answer of the control socket."""
         return client.call(str(self.control_path), verb, args)
+
+    def reload_after(self, change: Callable[[], object]) -> dict[str, Any]:
+        """The answer to a reload that reaches the daemon together with the change, which it would see by itself."""
+        with socket.socket(socket.AF_UNIX) as asking:
+            with self.paused():
+                change()
+                asking.connect(str(self.control_path))
+                asking.sendall(b'{"verb": "reload", "args": {}}\n')
+            answer: dict[str, Any] = json.loads(asking.makefile().readline())
+        assert answer["ok"], answer
+        result: dict[str, Any] = answer["result"]
+        return result
 
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)

@@ -25,7 +25,7 @@ ECHO_PORT = 7
 BYSTANDER_PATH = "/run/side/bystander.sock"
 CONNECTED_PATH, CHANGED_PATH = "/run/side/connected", "/run/side/changed"
 CHANGE_WITHIN_S = 40.0
-PATIENCE_S = 4  # for an answer of this host or its neighbour; nothing else tells silence from slowness
+PATIENCE_S = 2.5  # for an answer of this host or its neighbour; after 3 s the kernel says that there is no neighbour
 _MPTCP = 262
 _PING_ID = 0x51DE
 _ECHO = {socket.AF_INET: (socket.IPPROTO_ICMP, 8, 0, 20), socket.AF_INET6: (socket.IPPROTO_ICMPV6, 128, 129, 0)}
@@ -59,7 +59,7 @@ def connect(transport: str, address: str, port: str = str(ECHO_PORT)) -> None:
 def fast_open(address: str) -> None:
     with opened("tcp", address) as made:
         made.settimeout(None)  # what does not block does not wait for the connection
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", PATIENCE_S, 0))
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 1, 0))
         try:
             made.sendto(b"x", socket.MSG_FASTOPEN, (address, ECHO_PORT))
         except BlockingIOError:
