@@ -64,6 +64,21 @@ static __always_inline bool cgn_read(struct cgn_reader *reader, __u32 index, __u
 	return true;
 }
 
+/* A half of a cell; `index` counts halves, in the order of memory. */
+static __always_inline bool cgn_read_half(struct cgn_reader *reader, __u32 index, __u32 *half_cell)
+{
+	__u32 number = index / (2 * CGN_BLOCK_CELLS);
+
+	if (number != reader->number) {
+		reader->block = bpf_map_lookup_elem(reader->image, &number);
+		if (!reader->block)
+			return false;
+		reader->number = number;
+	}
+	*half_cell = ((const __u32 *)reader->block->cell)[index % (2 * CGN_BLOCK_CELLS)];
+	return true;
+}
+
 /* One cell by itself. */
 static __always_inline bool cgn_cell(void *image, __u32 index, __u64 *cell)
 {
@@ -98,24 +113,19 @@ static __always_inline bool cgn_bisect(struct cgn_reader *reader, __u32 first, _
 static __always_inline bool cgn_bisect_halves(struct cgn_reader *reader, __u32 first, __u32 count, __u32 wanted,
 					      __u32 *half_cell)
 {
-	__u64 cell;
-
 	for (int step = 0; step < CGN_BISECT_STEPS && count > 1; step++) {
 		__u32 half = count >> 1;
 
-		if (!cgn_read(reader, (first + half) >> 1, &cell))
+		if (!cgn_read_half(reader, first + half, half_cell))
 			return false;
-		if ((__u32)(cell >> ((first + half) & 1) * 32) <= wanted) {
+		if (*half_cell <= wanted) {
 			first += half;
 			count -= half;
 		} else {
 			count = half;
 		}
 	}
-	if (count != 1 || !cgn_read(reader, first >> 1, &cell))
-		return false;
-	*half_cell = cell >> (first & 1) * 32;
-	return true;
+	return count == 1 && cgn_read_half(reader, first, half_cell);
 }
 
 /* The row of an address, `bits` of it, in a dense list. */
@@ -166,11 +176,10 @@ static __always_inline bool cgn_row(struct cgn_reader *reader, __u32 blob, __u64
 		*row = CGN_HI(node) - 1; /* of a zero no row */
 		if (!CGN_LO(node))
 			return true;
-		if (CGN_LO(node) & CGN_NODE_DENSE)
-			return cgn_dense_row(reader, blob, node, bits, row);
 		skip = CGN_LO(node) >> CGN_NODE_SHIFT;
-		if (skip > CGN_TABLE_SKIP ||
-		    !cgn_bisect(reader, blob + CGN_HI(node), CGN_LO(node) & ((1 << CGN_NODE_SHIFT) - 1),
+		if (skip > CGN_TABLE_SKIP)
+			return CGN_LO(node) & CGN_NODE_DENSE && cgn_dense_row(reader, blob, node, bits, row);
+		if (!cgn_bisect(reader, blob + CGN_HI(node), CGN_LO(node) & ((1 << CGN_NODE_SHIFT) - 1),
 				bits << skip | ((1 << CGN_TABLE_ANSWER_BITS) - 1), &entry))
 			return false;
 		*row = entry & ((1 << CGN_TABLE_ANSWER_BITS) - 1);

@@ -57,19 +57,20 @@ static __always_inline __u64 cgn_stricter(__u64 first, __u64 second)
 static __always_inline bool cgn_reference_of_port(struct cgn_reader *reader, __u32 blob, __u64 cell, __u16 port,
 						  __u32 *reference)
 {
-	__u64 entry;
-
-	if (!(CGN_HI(cell) & CGN_PORTS_RANGE) && CGN_LO(cell) & CGN_PORTS_INDEX &&
+	if (CGN_HI(cell) & CGN_PORTS_RANGE) {
+		*reference = port >= CGN_LO(cell) >> 16 && port <= (__u16)cell ? CGN_HI(cell) & ~CGN_PORTS_RANGE
+									       : CGN_REF_NONE;
+		return *reference != CGN_REF_CORRUPT;
+	}
+	if (CGN_LO(cell) & CGN_PORTS_INDEX &&
 	    !cgn_read(reader, blob + CGN_HI(cell) + (port >> (CGN_LO(cell) & 15)), &cell))
 		return false;
-	entry = CGN_HI(cell);
-	if (CGN_HI(cell) & CGN_PORTS_RANGE)
-		entry = port >= CGN_LO(cell) >> 16 && port <= (__u16)cell ? CGN_HI(cell) & ~CGN_PORTS_RANGE
-									  : CGN_REF_NONE;
-	else if (CGN_LO(cell) &&
-		 !cgn_bisect(reader, blob + CGN_HI(cell), CGN_LO(cell), (__u64)port << 32 | ~0u, &entry))
-		return false;
-	*reference = CGN_LO(entry);
+	*reference = CGN_HI(cell);
+	if (CGN_LO(cell)) {
+		if (!cgn_bisect(reader, blob + CGN_HI(cell), CGN_LO(cell), (__u64)port << 32 | ~0u, &cell))
+			return false;
+		*reference = CGN_LO(cell);
+	}
 	return *reference != CGN_REF_CORRUPT;
 }
 

@@ -12,9 +12,9 @@
  *   list    `offset in the blob of the first entry | skip << CGN_NODE_SHIFT + entry count`: entries sorted by a key of
  *           39 bits, those behind the first `skip` ones. The first is at or before all that is looked for.
  *   dense   `offset in the blob of the first entry, in half cells | CGN_NODE_DENSE + skip << CGN_NODE_SHIFT +
- *           answer bits << CGN_DENSE_SHIFT + entry count`: a list whose entries are half cells, the low half of a cell
- *           before its high one: a key of the bits behind the first `skip` ones, then a row of so many bits. What the
- *           key of the first entry says does not count: the first is at or before all that is looked for.
+ *           answer bits << CGN_DENSE_SHIFT + entry count`: a list whose entries are half cells, two a cell in the order
+ *           of memory: a key of the bits behind the first `skip` ones, then a row of so many bits. What the key of the
+ *           first entry says does not count: the first is at or before all that is looked for.
  *
  * Entry: key << CGN_TABLE_ANSWER_BITS | answer, a row or CGN_TABLE_MORE + the offset in the blob of a node about the
  * bits behind the key. Zeros follow the last bit of an address. Neighbouring nodes may share entries.
@@ -26,7 +26,7 @@
  * Cell of a row: `rule reference | 0` for all ports, `CGN_PORTS_RANGE + rule reference | first port << 16 + last port`
  * for these alone, or a port list, `offset in the blob | entry count`: entries `first port | rule reference`, sorted,
  * the first at or before all ports that are looked for. Or an index, `offset in the blob | CGN_PORTS_INDEX + shift`:
- * the port shifted to the right says which of the cells there is next, in one of the forms before.
+ * the port shifted to the right says which of the cells there is next, a reference or a list.
  */
 #ifndef CGNETD_TABLES_H
 #define CGNETD_TABLES_H

@@ -116,11 +116,12 @@ class Classifier(CellReader):
         return _earlier(reference, self._of_port(blob, cell, 0)) if call.hook is Hook.POST_BIND else reference
 
     def _of_port(self, blob: int, cell: int, port: int) -> int:
-        if not abi.hi(cell) & abi.PORTS_RANGE and abi.lo(cell) & abi.PORTS_INDEX:
-            cell = self.cell(blob + abi.hi(cell) + (port >> (cell & 15)))
         place, ports = abi.hi(cell), abi.lo(cell)
         if place & abi.PORTS_RANGE:
             return place & ~abi.PORTS_RANGE if ports >> 16 <= port <= ports & 0xFFFF else abi.REF_NONE
+        if ports & abi.PORTS_INDEX:
+            cell = self.cell(blob + place + (port >> (ports & 15)))
+            place, ports = abi.hi(cell), abi.lo(cell)
         return abi.lo(self.bisect(blob + place, ports, port << 32 | WORD)) if ports else place
 
 

@@ -25,6 +25,7 @@ class CellReader:
 
     def __init__(self, cells: array[int] | bytes | bytearray | memoryview) -> None:
         self._cells = memoryview(cells).cast("B").cast("Q")
+        self._halves = memoryview(cells).cast("B").cast("I")
         self._known_steps: dict[tuple[int, int], int] = {}  # (state, byte) -> state, as far as asked for
 
     def cell(self, index: int) -> int:
@@ -99,10 +100,10 @@ class CellReader:
         return self._half(first) & rows
 
     def _half(self, index: int) -> int:
-        """A half cell: the low half of a cell before its high one."""
+        """A half of a cell; `index` counts halves, in the order of memory."""
         index &= WORD
-        cell = self.cell(index >> 1)
-        return abi.hi(cell) if index & 1 else abi.lo(cell)
+        self.cell(index >> 1)
+        return self._halves[index]
 
     def _indexed(self, blob: int, node: int, high: int) -> int:
         """The list or row that indexes lead to."""

@@ -174,7 +174,7 @@ class _Density(NamedTuple):
         return abi.NODE_DENSE | self.skip << abi.NODE_SHIFT | self.row_bits << abi.DENSE_SHIFT
 
     def packed(self, entries: Sequence[int]) -> bytes:
-        """Entries as whole cells, of hosts whose low half is the first."""
+        """Entries as whole cells; their low half is the first in memory, as hosts are little-endian."""
         padding = bytes(4 * (len(entries) & 1))
         if self.row_bits != _NARROW:
             skip = self.skip
