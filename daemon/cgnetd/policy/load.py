@@ -33,6 +33,7 @@ from .service_models import ServiceDocument
 from .suggest import did_you_mean
 from .types import AddressSet, Policy, PolicySet, Section, Service
 
+_REFERENCES = (SET, SERVICE)
 _Model = TypeVar("_Model", PolicyDocument, AddressSetDocument, ServiceDocument)
 
 
@@ -307,9 +308,12 @@ def _names(references: Iterable[str], prefix: str) -> set[str]:
 def _references(policy: PolicyDocument) -> Iterator[str]:
     """The words `set:NAME` and `service:NAME` of all rules."""
     for egress in policy.spec.egress:
-        targets = egress.redirect.to if egress.redirect else ()
-        for word in (*egress.to, *egress.except_, *targets):
-            if isinstance(word, str) and word.startswith((SET, SERVICE)):
+        for word in egress.to:
+            if word.startswith(_REFERENCES):
                 yield word
+        if egress.except_:
+            yield from (word for word in egress.except_ if word.startswith(_REFERENCES))
+        if egress.redirect:
+            yield from (word for word in egress.redirect.to if isinstance(word, str) and word.startswith(_REFERENCES))
     for bind in policy.spec.bind:
         yield from (word for word in bind.addresses if word.startswith(SET))

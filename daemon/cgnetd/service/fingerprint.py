@@ -61,21 +61,20 @@ def _of_rules(policy: Policy, ranges: dict[int, int]) -> tuple[int, ...]:
 def _of_rule(rule: Rule, ranges: dict[int, int]) -> int:
     """Of everything but the name, the place and what the index tells already."""
     matched = (rule.protocols, rule.ports, rule.ephemeral, rule.hooks, rule.unix, rule.families, rule.types)
-    done = (_of_redirect(rule.redirect), rule.source, rule.rewrite, rule.privileged, rule.options)
+    done = (rule.redirect and _of_redirect(rule.redirect), rule.source, rule.rewrite, rule.privileged, rule.options)
     return hash((_of_ranges(rule.addresses, ranges), matched, done)) & _MASK
 
 
 def _of_ranges(found: AddressRanges | None, known: dict[int, int]) -> int:
     if found is None:
         return 0
-    if id(found) not in known:
-        known[id(found)] = hash(found)
-    return known[id(found)]
+    number = known.get(id(found))
+    if number is None:
+        number = known[id(found)] = hash((found.v4, found.v6))
+    return number
 
 
-def _of_redirect(redirect: Redirect | None) -> int:
-    if redirect is None:
-        return 0
+def _of_redirect(redirect: Redirect) -> int:
     return hash((redirect.v4, redirect.v6, redirect.name, redirect.service.name if redirect.service else ""))
 
 
