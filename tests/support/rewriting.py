@@ -25,7 +25,7 @@ from support import libc, sandbox
 from support.enforce import Enforcement
 from support.sandbox import PrivateCgroup
 
-_TIMEOUT = struct.pack("=qq", 3, 0)  # struct timeval
+_TIMEOUT = struct.pack("=qq", 30, 0)  # struct timeval
 _STREAM, _DGRAM = socket.SOCK_STREAM, socket.SOCK_DGRAM
 _numbers = itertools.count(1)
 
