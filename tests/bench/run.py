@@ -55,7 +55,7 @@ class Part:
 
 PARTS = {
     "lookup": Part("a look-up, by size, beside the kernel's LPM trie", 180, 15, lookup.measure),
-    "structures": Part("a look-up of an address, by structure", 120, 9, structures.measure),
+    "structures": Part("a look-up of an address, by structure", 270, 9, structures.measure),
     "calls": Part("system calls, beside no program and an empty one", 60, 21, calls.measure),
     "peers": Part("calls under a list that nftables, iptables, Landlock and others have too", 240, 9, peers.measure),
     "systemd": Part("the same list as IPAddressDeny= of a unit", 90, 9, peers_systemd.measure),

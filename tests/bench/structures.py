@@ -23,7 +23,7 @@ from cgnetd.datapath.addresses import V4, V6, Pieces
 from cgnetd.datapath.tables import table_cells
 from pybpf import Map, MapFlag, MapType
 
-PREFIXES = (1_000, 10_000, 100_000)
+PREFIXES = (1_000, 10_000, 100_000, 1_000_000)
 PROGRAMS = {
     "indexes": WAYS["classified"],
     "root": "structures_bisected",
