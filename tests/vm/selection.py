@@ -28,6 +28,7 @@ TESTS = (
     "tests/kernel/test_redirect.py",
     "tests/kernel/test_views.py",
     "tests/kernel/test_bind_rewrite.py",
+    "tests/kernel/test_picked_ports.py",
     "tests/kernel/test_source.py",
     "tests/kernel/test_original_dst.py",
     "tests/kernel/test_neighbours.py",
