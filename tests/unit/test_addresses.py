@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from cgnetd.datapath import abi
+from cgnetd.datapath import abi, tables
 from cgnetd.datapath.addresses import V4, V6, Family, Pieces
 from cgnetd.datapath.reader import LOW, CellReader
 from cgnetd.datapath.tables import BARE_ENTRIES, MAX_INDEX_BITS, table_cells
@@ -84,6 +84,16 @@ def test_lists_are_dense_where_keys_and_rows_fit(starts: list[int], rows: int, *
         following = starts[number + 1] if number + 1 < len(starts) else 1 << 32
         for address in (start, following - 1):
             assert reader.row(0, node, address << 32, 0) == numbers[number], f"{address:x}"
+
+
+@pytest.mark.parametrize("count", [BARE_ENTRIES, 1000])
+def test_lists_are_wide_where_the_order_of_bytes_is_another(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(tables, "_PACKS", False)
+    starts = [number << 16 for number in range(count)]
+    cells, node = table_cells(V4, Pieces(starts, [number % 3 for number in range(count)]), 0)
+    assert not any(list_forms(cells, node, 0))
+    reader = CellReader(cells)
+    assert [reader.row(0, node, start << 32, 0) for start in starts] == [number % 3 for number in range(count)]
 
 
 def list_forms(cells: array[int], node: int, offset: int) -> Iterator[bool]:

@@ -27,6 +27,7 @@ _WORD = 64
 _CELL = (1 << _WORD) - 1
 _ANSWER = (1 << abi.TABLE_ANSWER_BITS) - 1
 _HALF, _HALF_CELL = 32, (1 << 32) - 1
+_PACKS = abi.BYTE_ORDER == "little"  # dense lists are packed in that order; elsewhere lists are wide
 _NARROW = 16  # bits of a row in a dense list that no index is before
 _NOT_NARROW = (1 << 48) - 1 ^ (1 << _NARROW) - 1  # bits of an entry whose key and row would not fit there
 
@@ -122,7 +123,7 @@ class _Table:
         at, count, joined = self._offset + len(self.cells), len(entries), 0
         for entry in entries:
             joined |= entry
-        if joined & _NOT_NARROW:
+        if joined & _NOT_NARROW or not _PACKS:
             self.cells.extend(entries)
             return abi.cell(at, count)
         halves = [entry >> _HALF | entry & _ANSWER for entry in entries]
@@ -131,7 +132,7 @@ class _Table:
 
     def _density(self, run: _Run) -> _Density | None:
         """How a run can be dense; None if it cannot."""
-        if run.skip:
+        if run.skip or not _PACKS:
             return None
         if self._family is V4:
             told, most = min(_told_bits(run), abi.TABLE_SKIP), max(self._rows).bit_length()
@@ -174,7 +175,7 @@ class _Density(NamedTuple):
         return abi.NODE_DENSE | self.skip << abi.NODE_SHIFT | self.row_bits << abi.DENSE_SHIFT
 
     def packed(self, entries: Sequence[int]) -> bytes:
-        """Entries as whole cells; their low half is the first in memory, as hosts are little-endian."""
+        """Entries as whole cells; their low half is the first in memory (`_PACKS`)."""
         padding = bytes(4 * (len(entries) & 1))
         if self.row_bits != _NARROW:
             skip = self.skip
