@@ -8,15 +8,10 @@
 #ifndef CGNETD_ACCOUNT_BPF_H
 #define CGNETD_ACCOUNT_BPF_H
 
+#include "quota.bpf.h"
 #include "verdict.bpf.h"
 
 #define CGN_CROWD_FLOWS 64 /* new ones in a window, of calls that differ only in where they went */
-#define CGN_FIRST_FLOWS 4 /* of a cgroup: there is room for these when others have taken theirs */
-#define CGN_CGROUP_SHARE 32 /* a cgroup gets one of so many parts of cgn_flows, and as much for collected flows */
-
-struct bpf_map___limits {
-	__u32 max_entries;
-} __attribute__((preserve_access_index));
 
 static __always_inline void cgn_counter_add(void *counters, __u32 rule_count, __u64 rule, __u32 kind)
 {
@@ -131,47 +126,16 @@ static __always_inline void cgn_flow_describe(struct cgn_flow_value *flow, const
 	cgn_flow_describe_task(flow);
 }
 
-/* What a new flow and a new quota begin with. Not on the stack, which has no room for it. */
+/* What a new flow begins with. Not on the stack, which has no room for it. */
 static const struct cgn_flow_value cgn_new_flow;
-static const __u64 cgn_no_flows;
-
-/* The count of a cgroup's flows, or of everybody's; NULL if there is no room for one: then nothing is held back. */
-static __always_inline __u64 *cgn_quota(const __u64 *cgroup_id)
-{
-	__u64 *flows = bpf_map_lookup_elem(&cgn_quotas, cgroup_id);
-
-	if (flows)
-		return flows;
-	bpf_map_update_elem(&cgn_quotas, cgroup_id, &cgn_no_flows, BPF_NOEXIST);
-	return bpf_map_lookup_elem(&cgn_quotas, cgroup_id);
-}
-
-/*
- * Whether one more flow is made, of a cgroup that has `mine` of `all`. A cgroup that storms leaves room for the first
- * flows of others, and single destinations leave room for collected flows, where calls go that have no other place.
- */
-static __always_inline bool cgn_quota_allows(bool collected, __u64 mine, __u64 all)
-{
-	__u64 max = ((struct bpf_map___limits *)&cgn_flows)->max_entries;
-
-	if (collected)
-		return mine < 2 * max / CGN_CGROUP_SHARE;
-	return mine < max / CGN_CGROUP_SHARE && all < (mine < CGN_FIRST_FLOWS ? max / 8 * 7 : max / 4 * 3);
-}
 
 /* Makes the flow of the key; NULL if there is no room for it. */
 static __always_inline struct cgn_flow_value *cgn_flow_add(const struct cgn_flow_key *key)
 {
-	__u64 everybody = CGN_QUOTA_EVERYBODY, *mine = cgn_quota(&key->cgroup_id), *all = cgn_quota(&everybody);
-
-	if (!cgn_quota_allows(key->flags & CGN_FLOW_COLLECTED, mine ? *mine : 0, all ? *all : 0))
+	if (!cgn_quota_allows(key->cgroup_id, key->flags & CGN_FLOW_COLLECTED))
 		return NULL;
-	if (!bpf_map_update_elem(&cgn_flows, key, &cgn_new_flow, BPF_NOEXIST)) {
-		if (mine)
-			__sync_fetch_and_add(mine, 1);
-		if (all)
-			__sync_fetch_and_add(all, 1);
-	}
+	if (!bpf_map_update_elem(&cgn_flows, key, &cgn_new_flow, BPF_NOEXIST))
+		cgn_quota_charge(key->cgroup_id);
 	return bpf_map_lookup_elem(&cgn_flows, key);
 }
 

@@ -13,7 +13,8 @@
 #include "cgnetd/abi.h"
 
 #define CGN_FLOWS_MAX 16384 /* a loader may choose another size */
-#define CGN_QUOTAS_MAX 8192
+#define CGN_QUOTA_LEVELS 4 /* of cgroups below the managed root whose subtrees are told apart */
+#define CGN_QUOTAS_MAX (CGN_QUOTA_LEVELS * CGN_FLOWS_MAX) /* a loader may choose another size */
 #define CGN_LABELS_MAX 65536 /* a loader may choose another size */
 #define CGN_EVENTS_BYTES (1024 * 1024)
 
@@ -83,15 +84,23 @@ struct {
 } cgn_flows SEC(".maps");
 
 /*
- * How many flows each cgroup has, and all together. Programs count what they make; the daemon, which takes flows out,
- * sets it right.
+ * How many flows each cgroup and what is below it have, and all together. Programs count what they make; the daemon,
+ * which takes flows out, sets it right. A flow is counted for its cgroup, for those above it on CGN_QUOTA_LEVELS levels
+ * and for everybody. There is room for all counts, were no two flows below one cgroup that is not a child of the root;
+ * few are ever there: not preallocated.
  */
 #define CGN_QUOTA_EVERYBODY 0 /* no cgroup has this id */
+struct cgn_quota {
+	__u64 flows;
+	__u64 parent_id; /* what it counts for beside itself; CGN_QUOTA_EVERYBODY: nobody else */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, CGN_QUOTAS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, __u64);
-	__type(value, __u64);
+	__type(value, struct cgn_quota);
 } cgn_quotas SEC(".maps");
 
 struct {

@@ -37,8 +37,10 @@ FLOW_VALUE_HEAD = struct.Struct("=QQQQQ")  # count, reported, window_start_ns, f
 FLOW_KEY_CGROUP = struct.Struct("=24xQ16x")  # cgroup_id
 FLOW_RECORD_HEAD = struct.Struct("=IIQ")  # type, reserved, count
 RECORD_FLOW = 1
-QUOTA = struct.Struct("=Q")  # both key and value: a cgroup id, how many flows it has
+QUOTA_KEY = struct.Struct("=Q")  # cgroup id
+QUOTA = struct.Struct("=QQ")  # flows, parent_id
 QUOTA_EVERYBODY = 0  # instead of a cgroup id: how many all of them have
+QUOTA_LEVELS = 4  # below the managed root
 
 CACHED_BYTES = 48  # struct cgn_cached of bpf/maps.bpf.h, which only the programs read
 CACHE_ENTRIES = 1024  # a CPU, and a byte for each in struct cgn_sights

@@ -53,7 +53,7 @@ def specs(capacity: Capacity) -> tuple[MapSpec, ...]:
         MapSpec("images", kind.ARRAY_OF_MAPS, 4, 4, layout.SLOTS, table_bytes=layout.BLOCK_BYTES),
         MapSpec("counters", kind.ARRAY_OF_MAPS, 4, 4, layout.SLOTS, table_bytes=layout.CELL_BYTES),
         MapSpec("flows", kind.HASH, layout.FLOW_KEY_BYTES, layout.FLOW_VALUE_BYTES, capacity.flows, resizable=True),
-        MapSpec("quotas", kind.HASH, layout.QUOTA.size, layout.QUOTA.size, 8192),
+        _quotas(capacity),
         MapSpec("stats", kind.PERCPU_ARRAY, 4, 8, layout.STAT_COUNT),
         MapSpec("events", kind.RINGBUF, 0, 0, capacity.events_bytes, resizable=True),
         MapSpec("cache", kind.PERCPU_ARRAY, 4, layout.CACHED_BYTES, layout.CACHE_ENTRIES),
@@ -69,6 +69,11 @@ def specs(capacity: Capacity) -> tuple[MapSpec, ...]:
         MapSpec("sticky", kind.LRU_HASH, layout.STICKY_KEY_BYTES, layout.STICKY_VALUE_BYTES, 65536),
         MapSpec("names", kind.SK_STORAGE, 4, layout.NAMES_BYTES, 0, MapFlag.NO_PREALLOC),
     )
+
+
+def _quotas(capacity: Capacity) -> MapSpec:
+    shape = (layout.QUOTA_KEY.size, layout.QUOTA.size, layout.QUOTA_LEVELS * capacity.flows, MapFlag.NO_PREALLOC)
+    return MapSpec("quotas", MapType.HASH, *shape, resizable=True)
 
 
 def table_spec(pin: str, entries: int, value_bytes: int = layout.CELL_BYTES) -> MapSpec:

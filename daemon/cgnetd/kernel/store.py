@@ -23,6 +23,7 @@ from cgnetd.kernel.grace import wait_for_programs
 from cgnetd.kernel.live import LiveTable
 from cgnetd.kernel.maps import Capacity, specs
 from cgnetd.kernel.pins import open_pins, path_of, pin_over
+from cgnetd.kernel.quotas import Quota, recount
 from cgnetd.kernel.slots import SlotView
 from pybpf import BpfError, Map, RingBuffer
 from pybpf.batch import all_keys, delete_many, lookup_all, update_many
@@ -228,29 +229,30 @@ class Store:
 
         Flows with later calls stay: the programs report them. Each record is a struct cgn_flow_record.
         """
-        records, left = [], Counter[bytes]()
+        records, left = [], Counter[int]()
         with _failing("read flows"):
             flows = self.maps["flows"]
+            told = dict(lookup_all(self.maps["quotas"]))  # before the flows: whose are counted is found in there
             idle = []
             for key, value in lookup_all(flows):
                 if _last_ns(value) < idle_before_ns:
                     idle.append(key)
                 else:
-                    left[_quota_key(key)] += 1
+                    left[layout.FLOW_KEY_CGROUP.unpack(key)[0]] += 1
             for key in idle:
                 if (taken := flows.lookup_and_delete(key)) is not None:
                     records.append((key, taken))
-            self._set_quotas(left)
+            self._set_quotas(left, told)
         return [record for record in (_flow_record(key, value) for key, value in records) if record]
 
-    def _set_quotas(self, left: Counter[bytes]) -> None:
-        """Tell the programs how many flows each cgroup has left, and all together. Those that they make while this goes
-        on are counted the next time: until then a cgroup may have some more than its share."""
+    def _set_quotas(self, left: Counter[int], told: dict[bytes, bytes]) -> None:
+        """Tell the programs how many flows each cgroup has left, where they were told otherwise. Those that they make
+        while this goes on are counted the next time: until then a cgroup may have some more than its share."""
+        pack, unpack = layout.QUOTA_KEY.pack, layout.QUOTA_KEY.unpack
+        counts = recount(left, {unpack(key)[0]: Quota(*layout.QUOTA.unpack(value)) for key, value in told.items()})
+        wanted = {pack(cgroup_id): layout.QUOTA.pack(*quota) for cgroup_id, quota in counts.items()}
         quotas = self.maps["quotas"]
-        counts = {**left, layout.QUOTA.pack(layout.QUOTA_EVERYBODY): left.total()} if left else {}
-        told = dict(lookup_all(quotas))
-        delete_many(quotas, [key for key in told if key not in counts])
-        wanted = {key: layout.QUOTA.pack(count) for key, count in counts.items()}
+        delete_many(quotas, [key for key in told if key not in wanted])
         update_many(quotas, {key: value for key, value in wanted.items() if told.get(key, value) != value})
 
     # -- pins ---------------------------------------------------------------------------------------------------
@@ -311,10 +313,6 @@ def _slot(slot: int) -> int:
 
 def _last_ns(value: bytes) -> int:
     return int(layout.FLOW_VALUE_HEAD.unpack_from(value)[4])
-
-
-def _quota_key(key: bytes) -> bytes:
-    return layout.QUOTA.pack(*layout.FLOW_KEY_CGROUP.unpack(key))
 
 
 def _flow_record(key: bytes, value: bytes) -> bytes | None:
