@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -146,6 +147,19 @@ def test_globs_that_double_with_each_other_are_refused_after_work_that_the_limit
             Automaton(policies, limit_states=limit_states)
 
     assert work(lambda: refuse(1 << 12)) < 2.5 * work(lambda: refuse(1 << 11))
+
+
+def test_globs_in_many_places_at_once_are_refused_before_they_take_memory() -> None:
+    """Few states, each with a place in most of the globs."""
+    policies = [policy(unit(f"*a{i}*b*.service"), name=f"p{i}") for i in range(400)]
+    tracemalloc.start()
+    try:
+        with pytest.raises(PolicyError, match=r'"p0", .* too many places at once .*the limit is 131072'):
+            Automaton(policies, limit_states=1 << 14)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 32 << 20
 
 
 def test_unit_patterns_cost_in_proportion_to_their_number() -> None:

@@ -21,6 +21,7 @@ from cgnetd.policy.types import Policy
 
 DEFAULT_LIMIT_STATES = 1 << 18  # 1,000 unit names make 16,000; globs such as *x* can double them with each one more
 EDGES_A_STATE = 4  # on average, at the limit: bounds the time that it takes to refuse
+POSITIONS_A_STATE = 8  # likewise: bounds the memory, for a state can hold a position in every glob of every policy
 NAMED = 5  # policies that an error names
 
 
@@ -40,6 +41,7 @@ class Frame:
     stars: frozenset[int]
     behind: frozenset[int]  # positions right behind the stars: in every state of this frame
     moves: Moves
+    ended: frozenset[int]  # edges whose globs end with a star that was reached
     states: dict[frozenset[int], int] = field(default_factory=dict)  # by positions that are not in `behind`
     steps: dict[int, int] = field(default_factory=dict)  # states by a byte that only `moves` knows
 
@@ -66,6 +68,7 @@ class Automaton:
         self._policies = policies
         self._limit = limit_states
         self._edges = 0
+        self._held = 0  # positions that states and frames were made of
         self._graph = SubjectGraph(policies)
         self._positions = Positions([edge.glob for edge in self._graph.edges], outside=SLASH)
         self._states: list[State | None] = [None]
@@ -89,7 +92,7 @@ class Automaton:
         telling = by_byte.keys() | always.by_byte.keys()
         self._edges += len(telling)
         if self._edges > self._limit * EDGES_A_STATE:
-            self._refuse(state)
+            self._refuse_states(state)
         for byte in telling:
             target = self._step(frame, byte, by_byte.get(byte, others))
             if target != default:
@@ -107,7 +110,7 @@ class Automaton:
     def _after(self, state: State) -> Before:
         """What is known if the component ends in this state."""
         masks, edges = self._positions.masks, self._positions.globs
-        ended = [edges[p] for p in (*state.positions, *state.frame.behind) if not masks[p]]
+        ended = state.frame.ended.union(edges[p] for p in state.positions if not masks[p])
         if not ended:
             return Before(state.frame.carried, state.frame.below_manager)
         reached = {self._graph.edges[edge].target for edge in ended}
@@ -142,9 +145,11 @@ class Automaton:
         known = frame.states.get(key)
         if known is None:
             known = frame.states[key] = len(self._states)
-            self._states.append(State(frame, key))
+            state = State(frame, key)
+            self._states.append(state)
+            self._hold(len(key), state)
             if known >= self._limit:
-                self._refuse(State(frame, key))
+                self._refuse_states(state)
         return known
 
     def _add_stars(self, frame: Frame, positions: set[int], stars: Sequence[int]) -> tuple[Frame, set[int]]:
@@ -160,9 +165,13 @@ class Automaton:
         key = (carried, below_manager, stars)
         frame = self._frames.get(key)
         if frame is None:
+            masks, edges = self._positions.masks, self._positions.globs
             behind = frozenset(star + 1 for star in stars)
-            frame = Frame(carried, below_manager, stars, behind, self._positions.moves(behind))
+            ended = frozenset(edges[position] for position in behind if not masks[position])
+            frame = Frame(carried, below_manager, stars, behind, self._positions.moves(behind), ended)
             self._frames[key] = frame
+            by_byte, others = frame.moves
+            self._hold(len(stars) + len(others) + sum(map(len, by_byte.values())), State(frame, frozenset()))
         return frame
 
     def _accept(self, nodes: frozenset[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -174,14 +183,25 @@ class Automaton:
             known = self._accepts[nodes] = (tuple(sorted(matching)), tuple(sorted(excluding)))
         return known
 
-    def _refuse(self, state: State) -> None:
+    def _hold(self, count: int, state: State) -> None:
+        """Count positions that are kept for this state."""
+        self._held += count
+        limit = self._limit * POSITIONS_A_STATE
+        if self._held > limit:
+            self._refuse(state, f"can be in too many places at once (the limit is {limit} in all states)")
+
+    def _refuse_states(self, state: State) -> None:
+        self._refuse(state, f"need too many states (the limit is {self._limit})")
+
+    def _refuse(self, state: State, what: str) -> None:
         """Raise PolicyError naming the policies whose globs are being read in this state."""
         targets = {self._graph.edges[self._positions.globs[p]].target for p in (*state.positions, *state.frame.behind)}
         ids = sorted({policy for node in targets for policy in self._graph.owners(node)})
         names = ", ".join(f'"{self._policies[i].name}"' for i in ids[:NAMED]) + (", ..." if len(ids) > NAMED else "")
         where = self._policies[ids[0] if ids else 0].where
-        reason = f"compile subjects: the globs of policies {names} together need too many states"
-        raise too_large(where, f"{reason} (the limit is {self._limit}); use fewer * and ? in one name")
+        raise too_large(
+            where, f"compile subjects: the globs of policies {names} together {what}; use fewer * and ? in one name"
+        )
 
 
 def build_automaton(
