@@ -25,7 +25,9 @@ static __always_inline void cgn_counter_add(void *counters, __u32 rule_count, __
 /* Of a built-in rule that spoke before an image was opened. On a stack of its own. */
 CGN_STATIC_NOINLINE bool cgn_open_late(struct cgn_call *call)
 {
-	return cgn_open_image(call);
+	struct cgn_reader reader;
+
+	return cgn_open_image(call, &reader);
 }
 
 /* Counts the verdict by rule. Built-in rules can speak without an image having been opened. */

@@ -29,6 +29,11 @@ struct cgn_wanted {
 /* Never 0: families and hooks are known here as they are in struct cgn_call. */
 #define CGN_WHAT(hook, family, protocol, port)                                                                         \
 	((__u64)(hook) << 40 | (__u64)(family) << 32 | (__u64)(protocol) << 16 | (__u64)(port))
+#define CGN_WHAT_BITS 48
+#define CGN_WHAT_HOOK(what) ((__u8)((what) >> 40))
+#define CGN_WHAT_FAMILY(what) ((__u8)((what) >> 32))
+#define CGN_WHAT_PROTOCOL(what) ((__u16)((what) >> 16))
+#define CGN_WHAT_PORT(what) ((__u16)(what))
 
 /* Under what a verdict was given: it holds for that alone. */
 static __always_inline __u64 cgn_era(__u32 generation, __u32 epoch)
@@ -55,25 +60,23 @@ static __always_inline __u32 cgn_place_of_call(__u64 hash)
 	return hash >> (64 - CGN_CACHE_BITS);
 }
 
-/*
- * Whether a call of that hash was the last one that was allowed of all that have its place; it is from now on, if it is
- * to `replace` another. Wrong now and then, and written without care: it only saves work.
- */
-static __always_inline bool cgn_is_seen(__u64 hash, bool replace)
+/* What tells a call from others of its place in `cgn_sights`. */
+static __always_inline __u8 cgn_tag_of_call(__u64 hash)
 {
-	__u8 tag = hash >> (56 - CGN_CACHE_BITS), *seen;
+	return hash >> (56 - CGN_CACHE_BITS);
+}
+
+/*
+ * The tag of the last call that was allowed of all that have the place of that hash. Wrong now and then, and written
+ * without care: it only saves work.
+ */
+static __always_inline __u8 *cgn_sight_of_call(__u64 hash)
+{
 	struct cgn_sights *sights;
 	__u32 zero = 0;
 
 	sights = bpf_map_lookup_elem(&cgn_sights, &zero);
-	if (!sights)
-		return false;
-	seen = &sights->tag[cgn_place_of_call(hash)];
-	if (*seen == tag)
-		return true;
-	if (replace)
-		*seen = tag;
-	return false;
+	return sights ? &sights->tag[cgn_place_of_call(hash)] : NULL;
 }
 
 static __always_inline struct cgn_cached *cgn_cached_at(__u32 place)
@@ -146,7 +149,22 @@ static __always_inline void cgn_keep_at(__u32 place, const struct cgn_wanted *wa
 	*(volatile __u32 *)&entry->sequence = sequence + 2;
 }
 
-/* Remembers that the call was allowed, from the second time on: many calls never come again. */
+/* Remembers that a call was allowed, from the second time on: many calls never come again. */
+static __always_inline void cgn_keep_call(__u64 hash, const struct cgn_wanted *wanted, const struct cgn_memo *memo)
+{
+	__u8 tag = cgn_tag_of_call(hash), *sight = cgn_sight_of_call(hash);
+
+	if (!sight)
+		return;
+	if (*sight != tag) {
+		*sight = tag;
+		return;
+	}
+	cgn_keep_at(cgn_place_of_cgroup(memo->task_id), wanted, memo);
+	cgn_keep_at(cgn_place_of_call(hash), wanted, memo);
+}
+
+/* The same of a call that was judged as a whole. */
 CGN_STATIC_NOINLINE void cgn_keep_allow(const struct cgn_call *call)
 {
 	struct cgn_memo memo = {
@@ -158,12 +176,8 @@ CGN_STATIC_NOINLINE void cgn_keep_allow(const struct cgn_call *call)
 		.address = {call->address[0], call->address[1]},
 		.what = CGN_WHAT(call->hook, call->family, call->protocol, call->port),
 	};
-	__u64 hash = cgn_hash_of_call(memo.task_id, &wanted);
 
-	if (!cgn_is_seen(hash, true))
-		return;
-	cgn_keep_at(cgn_place_of_cgroup(memo.task_id), &wanted, &memo);
-	cgn_keep_at(cgn_place_of_call(hash), &wanted, &memo);
+	cgn_keep_call(cgn_hash_of_call(memo.task_id, &wanted), &wanted, &memo);
 }
 
 /* Remembers that nothing governs the task's cgroup. */

@@ -104,21 +104,21 @@ static __always_inline bool cgn_goes_elsewhere(const struct cgn_call *call)
 	return cgn_rewrites(call->rule) && !call->has_target;
 }
 
-/* Whether an equal call was allowed before. */
-static __always_inline bool cgn_knows4(struct bpf_sock_addr *ctx, const struct cgn_glance *glance)
+/* Whether a call is let pass and nothing else. */
+static __always_inline bool cgn_passes4(struct bpf_sock_addr *ctx, const struct cgn_glance *glance)
 {
 	struct cgn_wanted wanted;
 
 	cgn_want4(&wanted, CGN_HOOK_CONNECT, ctx->protocol, ctx->user_ip4, ctx->user_port);
-	return wanted.address[1] && cgn_is_known(glance, &wanted, ctx, CGN_HOOK_CONNECT);
+	return wanted.address[1] && cgn_passes(glance, &wanted, ctx, CGN_HOOK_CONNECT);
 }
 
-static __always_inline bool cgn_knows6(struct bpf_sock_addr *ctx, const struct cgn_glance *glance)
+static __always_inline bool cgn_passes6(struct bpf_sock_addr *ctx, const struct cgn_glance *glance)
 {
 	struct cgn_wanted wanted;
 
 	cgn_want6(&wanted, CGN_HOOK_CONNECT, ctx->protocol, CGN_ADDRESS6(ctx->user_ip6), ctx->user_port);
-	return (wanted.address[0] || wanted.address[1]) && cgn_is_known(glance, &wanted, ctx, CGN_HOOK_CONNECT);
+	return (wanted.address[0] || wanted.address[1]) && cgn_passes(glance, &wanted, ctx, CGN_HOOK_CONNECT);
 }
 
 /* A function of its own: calls that pass at once need none of its stack. */
@@ -189,7 +189,7 @@ int connect4(struct bpf_sock_addr *ctx)
 	case CGN_SIGHT_PASS:
 		return CGN_PROCEED;
 	case CGN_SIGHT_ASK:
-		return cgn_knows4(ctx, &glance) ? CGN_PROCEED : cgn_connect4(ctx, glance.task_id);
+		return cgn_passes4(ctx, &glance) ? CGN_PROCEED : cgn_connect4(ctx, glance.task_id);
 	default:
 		return cgn_connect4(ctx, 0);
 	}
@@ -206,7 +206,7 @@ int connect6(struct bpf_sock_addr *ctx)
 	case CGN_SIGHT_PASS:
 		return CGN_PROCEED;
 	case CGN_SIGHT_ASK:
-		return cgn_knows6(ctx, &glance) ? CGN_PROCEED : cgn_connect6(ctx, glance.task_id);
+		return cgn_passes6(ctx, &glance) ? CGN_PROCEED : cgn_connect6(ctx, glance.task_id);
 	default:
 		return cgn_connect6(ctx, 0);
 	}

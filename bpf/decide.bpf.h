@@ -49,24 +49,28 @@ __weak __noinline int cgn_check_name(struct cgn_call *call, const struct cgn_nam
 	return 0;
 }
 
-/* The same of an address and port. */
-__weak __noinline int cgn_check_target(struct cgn_call *call, int of_shadow)
+/* On no stack: there is little left of it. */
+static __always_inline void cgn_swap_target(struct cgn_call *call)
 {
-	__u64 high, low;
-	__u16 port;
+	__u64 high = call->address[0], low = call->address[1];
+	__u16 port = call->port;
 
-	if (!call)
-		return 0;
-	high = call->address[0];
-	low = call->address[1];
-	port = call->port;
 	call->address[0] = call->target[0];
 	call->address[1] = call->target[1];
 	call->port = call->target_port;
+	call->target[0] = high;
+	call->target[1] = low;
+	call->target_port = port;
+}
+
+/* The same of an address and port. */
+__weak __noinline int cgn_check_target(struct cgn_call *call, int of_shadow)
+{
+	if (!call)
+		return 0;
+	cgn_swap_target(call);
 	cgn_judge_target(call, NULL, of_shadow);
-	call->address[0] = high;
-	call->address[1] = low;
-	call->port = port;
+	cgn_swap_target(call);
 	return 0;
 }
 

@@ -48,6 +48,12 @@ static __always_inline enum cgn_proto cgn_proto_of(__u32 protocol)
 	}
 }
 
+/* The context of a call of an address family within its direction. */
+static __always_inline __u8 cgn_context_of(enum cgn_hook hook, __u32 protocol)
+{
+	return cgn_proto_of(protocol) + (hook == CGN_HOOK_SENDMSG ? CGN_PROTO_COUNT : 0);
+}
+
 static __always_inline void cgn_set_hook(struct cgn_call *call, enum cgn_hook hook, __u32 protocol)
 {
 	call->hook = hook;
@@ -55,7 +61,7 @@ static __always_inline void cgn_set_hook(struct cgn_call *call, enum cgn_hook ho
 	call->direction = hook == CGN_HOOK_BIND || hook == CGN_HOOK_POST_BIND ? CGN_DIR_BIND
 			  : hook == CGN_HOOK_CREATE			      ? CGN_DIR_SOCKET
 									      : CGN_DIR_EGRESS;
-	call->context = cgn_proto_of(protocol) + (hook == CGN_HOOK_SENDMSG ? CGN_PROTO_COUNT : 0);
+	call->context = cgn_context_of(hook, protocol);
 }
 
 /* Ports and addresses come in network order, as the contexts have them. */

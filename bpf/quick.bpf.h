@@ -9,6 +9,7 @@
 #include "account.bpf.h"
 #include "cache.bpf.h"
 #include "hook.bpf.h"
+#include "plain.bpf.h"
 #include "talk.bpf.h"
 #include "view.bpf.h"
 
@@ -73,7 +74,7 @@ struct cgn_glance {
 enum cgn_sight {
 	CGN_SIGHT_JUDGE = 0, /* it is to be judged */
 	CGN_SIGHT_PASS = 1, /* it can be let pass as it is */
-	CGN_SIGHT_ASK = 2, /* it may be known: cgn_is_known() tells */
+	CGN_SIGHT_ASK = 2, /* it may be let pass: cgn_passes() tells */
 };
 
 /* Not kept over calls of helpers: registers are few, and the verdict needs the stack. */
@@ -105,32 +106,63 @@ static __always_inline enum cgn_sight cgn_glance(struct cgn_glance *glance, stru
 	return cgn_is_viewed(glance->control, ctx->sk, hook) ? CGN_SIGHT_JUDGE : CGN_SIGHT_PASS;
 }
 
-/* What is remembered in the place of the whole call: 1 + the place of its counter, or 0. On a stack of its own. */
-CGN_STATIC_NOINLINE __u64 cgn_recall(__u64 task_id, __u64 era, __u64 what, __u64 high, __u64 low)
+/* What is remembered in the place of the whole call, CGN_PLAIN() or CGN_PLAIN_OTHER. */
+static __always_inline __u64 cgn_recall(__u64 hash, const struct cgn_wanted *wanted, __u64 task_id, __u64 era)
 {
-	const struct cgn_wanted wanted = {.address = {high, low}, .what = what};
-	__u64 hash = cgn_hash_of_call(task_id, &wanted);
+	const __u8 *sight = cgn_sight_of_call(hash);
 	const struct cgn_cached *entry;
 	__u32 counter;
 
-	if (!cgn_is_seen(hash, false))
-		return 0;
+	if (!sight || *sight != cgn_tag_of_call(hash))
+		return CGN_PLAIN_OTHER;
 	entry = cgn_cached_at(cgn_place_of_call(hash));
-	return entry && cgn_says_allow(entry, &wanted, task_id, era, &counter) ? 1 + (__u64)counter : 0;
+	return entry && cgn_says_allow(entry, wanted, task_id, era, &counter) ? CGN_PLAIN(counter) : CGN_PLAIN_OTHER;
 }
 
-/* Whether an equal call was allowed before; then it is counted. Not for 0.0.0.0 and ::, which mean other addresses. */
-static __always_inline bool cgn_is_known(const struct cgn_glance *glance, const struct cgn_wanted *wanted,
-					 struct bpf_sock_addr *ctx, enum cgn_hook hook)
+/*
+ * The verdict on a call that its cgroup's entry does not tell of, CGN_PLAIN() or CGN_PLAIN_OTHER: what is remembered,
+ * or is found now, and is remembered then. `what`: with the slot behind its CGN_WHAT_BITS. On a stack of its own.
+ */
+CGN_STATIC_NOINLINE __u64 cgn_find_plainly(__u64 task_id, __u64 era, __u64 what, __u64 high, __u64 low)
 {
-	__u64 era = cgn_era_of(glance), found;
+	const struct cgn_wanted wanted = {.address = {high, low}, .what = what & ((1ull << CGN_WHAT_BITS) - 1)};
+	struct cgn_memo memo = {.task_id = task_id, .era = era};
+	const struct cgn_question question = {
+		.address = {high, low},
+		.slot = what >> CGN_WHAT_BITS,
+		.generation = era >> 32,
+		.port = CGN_WHAT_PORT(what),
+		.hook = CGN_WHAT_HOOK(what),
+		.family = CGN_WHAT_FAMILY(what),
+		.context = cgn_context_of(CGN_WHAT_HOOK(what), CGN_WHAT_PROTOCOL(what)),
+	};
+	__u64 hash = cgn_hash_of_call(task_id, &wanted), plain = cgn_recall(hash, &wanted, task_id, era);
+
+	if (CGN_IS_PLAIN(plain))
+		return plain;
+	plain = cgn_judge_plainly(&question, task_id);
+	if (CGN_IS_PLAIN(plain)) {
+		memo.counter = CGN_PLAIN_COUNTER(plain);
+		cgn_keep_call(hash, &wanted, &memo);
+	}
+	return plain;
+}
+
+/*
+ * Whether a call is let pass and nothing else; then it is counted. Not for 0.0.0.0 and ::, which mean other addresses.
+ */
+static __always_inline bool cgn_passes(const struct cgn_glance *glance, const struct cgn_wanted *wanted,
+				       struct bpf_sock_addr *ctx, enum cgn_hook hook)
+{
+	__u64 era = cgn_era_of(glance), plain;
 	__u32 counter;
 
 	if (!cgn_says_allow(glance->latest, wanted, glance->task_id, era, &counter)) {
-		found = cgn_recall(glance->task_id, era, wanted->what, wanted->address[0], wanted->address[1]);
-		if (!found)
+		plain = cgn_find_plainly(glance->task_id, era, wanted->what | (__u64)glance->slot << CGN_WHAT_BITS,
+					 wanted->address[0], wanted->address[1]);
+		if (!CGN_IS_PLAIN(plain))
 			return false;
-		counter = found - 1;
+		counter = CGN_PLAIN_COUNTER(plain);
 	}
 	if (cgn_is_viewed(glance->control, ctx->sk, hook))
 		return false;

@@ -130,8 +130,8 @@ static __always_inline int cgn_enforce_sendmsg(struct bpf_sock_addr *ctx, struct
 	return CGN_PROCEED;
 }
 
-/* Whether an equal datagram was allowed before. */
-static __always_inline bool cgn_knows4(struct bpf_sock_addr *ctx, const struct cgn_glance *glance)
+/* Whether a datagram is let pass and nothing else. */
+static __always_inline bool cgn_passes4(struct bpf_sock_addr *ctx, const struct cgn_glance *glance)
 {
 	__be32 address, port;
 	struct cgn_wanted wanted;
@@ -145,10 +145,10 @@ static __always_inline bool cgn_knows4(struct bpf_sock_addr *ctx, const struct c
 		port = ctx->sk->dst_port;
 	}
 	cgn_want4(&wanted, CGN_HOOK_SENDMSG, ctx->protocol, address, port);
-	return address && cgn_is_known(glance, &wanted, ctx, CGN_HOOK_SENDMSG);
+	return address && cgn_passes(glance, &wanted, ctx, CGN_HOOK_SENDMSG);
 }
 
-static __always_inline bool cgn_knows6(struct bpf_sock_addr *ctx, const struct cgn_glance *glance)
+static __always_inline bool cgn_passes6(struct bpf_sock_addr *ctx, const struct cgn_glance *glance)
 {
 	__be32 port, address[4];
 	struct cgn_wanted wanted;
@@ -170,7 +170,7 @@ static __always_inline bool cgn_knows6(struct bpf_sock_addr *ctx, const struct c
 		port = ctx->sk->dst_port;
 	}
 	cgn_want6(&wanted, CGN_HOOK_SENDMSG, ctx->protocol, address, port);
-	return (wanted.address[0] || wanted.address[1]) && cgn_is_known(glance, &wanted, ctx, CGN_HOOK_SENDMSG);
+	return (wanted.address[0] || wanted.address[1]) && cgn_passes(glance, &wanted, ctx, CGN_HOOK_SENDMSG);
 }
 
 /* A function of its own: datagrams that pass at once need none of its stack. */
@@ -258,7 +258,7 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 	case CGN_SIGHT_PASS:
 		return CGN_PROCEED;
 	case CGN_SIGHT_ASK:
-		return cgn_knows4(ctx, &glance) ? CGN_PROCEED : cgn_sendmsg4(ctx, glance.task_id);
+		return cgn_passes4(ctx, &glance) ? CGN_PROCEED : cgn_sendmsg4(ctx, glance.task_id);
 	default:
 		return cgn_sendmsg4(ctx, 0);
 	}
@@ -273,7 +273,7 @@ int sendmsg6(struct bpf_sock_addr *ctx)
 	case CGN_SIGHT_PASS:
 		return CGN_PROCEED;
 	case CGN_SIGHT_ASK:
-		return cgn_knows6(ctx, &glance) ? CGN_PROCEED : cgn_sendmsg6(ctx, glance.task_id);
+		return cgn_passes6(ctx, &glance) ? CGN_PROCEED : cgn_sendmsg6(ctx, glance.task_id);
 	default:
 		return cgn_sendmsg6(ctx, 0);
 	}

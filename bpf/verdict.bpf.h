@@ -21,6 +21,8 @@
 #define CGN_DIRECTIONS ((1 << CGN_DIR_COUNT) - 1)
 #endif
 
+#define CGN_NO_POLICY (~0u) /* in place of a policy id */
+
 static __always_inline bool cgn_is_direction(const struct cgn_call *call, enum cgn_direction direction)
 {
 	return CGN_DIRECTIONS & 1 << direction && (CGN_DIRECTIONS == 1 << direction || call->direction == direction);
@@ -179,19 +181,52 @@ static __always_inline __u64 cgn_says(const struct cgn_call *call, const struct 
 }
 
 /*
- * What one policy says: the cell of the rule that decides (with CGN_CELL_AUDIT set if the policy does not enforce), or
- * 0 if it passes. `name` is that of a UNIX socket, else NULL.
+ * Begins to read the image, which must be of the generation that the labels are of, with what every verdict needs of
+ * it.
  */
-__weak __noinline __u64 cgn_ask_policy(const struct cgn_call *call, __u32 policy, const struct cgn_name *name)
+static __always_inline bool cgn_open_image(struct cgn_call *call, struct cgn_reader *reader)
+{
+	__u64 fallback, counts, rules;
+
+	if (!cgn_read_from(reader, call->slot) || !cgn_read(reader, CGN_IMAGE_DEFAULT, &fallback) ||
+	    CGN_HI(fallback) != call->generation)
+		return false;
+	if (!cgn_read(reader, CGN_IMAGE_COUNTS, &counts) || !cgn_read(reader, CGN_IMAGE_RULES, &rules))
+		return false;
+	call->policy_count = CGN_HI(counts);
+	call->rule_count = CGN_LO(counts);
+	call->rules = CGN_LO(rules);
+	return true;
+}
+
+/* For what no policy decided: the daemon's default_action. One that is neither allow nor deny cannot be right. */
+static __always_inline __u64 cgn_default(const struct cgn_call *call, struct cgn_reader *reader)
+{
+	__u64 rule;
+
+	if (!cgn_rule(call, reader, CGN_RULE_DEFAULT, &rule) || CGN_CELL_ACTION(rule) > CGN_ACTION_DENY)
+		return CGN_CELL_CORRUPT;
+	return rule;
+}
+
+/*
+ * What one policy says: the cell of the rule that decides (with CGN_CELL_AUDIT set if the policy does not enforce), or
+ * 0 if it passes. CGN_NO_POLICY says what holds if none decided: of UNIX names and new sockets the daemon's
+ * default_action does not speak. `name` is that of a UNIX socket, else NULL.
+ */
+static __always_inline __u64 cgn_policy_says(struct cgn_call *call, __u32 policy, const struct cgn_name *name)
 {
 	__u32 header = CGN_IMAGE_HEADER + policy * CGN_POLICY_CELLS, reference, rule_id;
 	struct cgn_reader reader;
 	__u64 flags, base, rule;
 
-	if (!call)
+	if (policy == CGN_NO_POLICY && call->direction >= CGN_DIR_TABLES)
+		return CGN_CELL_UNDECIDED;
+	if (!cgn_open_image(call, &reader))
 		return CGN_CELL_CORRUPT;
-	if (!cgn_read_from(&reader, call->slot) || policy >= call->policy_count ||
-	    !cgn_read(&reader, header + CGN_POLICY_FLAGS, &flags))
+	if (policy == CGN_NO_POLICY)
+		return cgn_default(call, &reader);
+	if (policy >= call->policy_count || !cgn_read(&reader, header + CGN_POLICY_FLAGS, &flags))
 		return CGN_CELL_CORRUPT;
 	if (!(CGN_HI(flags) & cgn_flag_of(call)))
 		return 0;
@@ -210,21 +245,10 @@ __weak __noinline __u64 cgn_ask_policy(const struct cgn_call *call, __u32 policy
 	return (rule & ~CGN_CELL_AUDIT) | (CGN_HI(flags) & CGN_POLICY_AUDIT ? CGN_CELL_AUDIT : 0);
 }
 
-/*
- * For what no policy decided: the daemon's default_action, which does not speak of UNIX names and new sockets. One that
- * is neither allow nor deny cannot be right.
- */
-static __always_inline __u64 cgn_default(const struct cgn_call *call)
+/* The same, on a stack of its own. */
+__weak __noinline __u64 cgn_ask_policy(struct cgn_call *call, __u32 policy, const struct cgn_name *name)
 {
-	struct cgn_reader reader;
-	__u64 rule;
-
-	if (call->direction >= CGN_DIR_TABLES)
-		return CGN_CELL_UNDECIDED;
-	if (!cgn_read_from(&reader, call->slot) || !cgn_rule(call, &reader, CGN_RULE_DEFAULT, &rule) ||
-	    CGN_CELL_ACTION(rule) > CGN_ACTION_DENY)
-		return CGN_CELL_CORRUPT;
-	return rule;
+	return call ? cgn_policy_says(call, policy, name) : CGN_CELL_CORRUPT;
 }
 
 /*
@@ -250,26 +274,9 @@ static __always_inline void cgn_walk(struct cgn_call *call, const struct cgn_nam
 		}
 	}
 	if (!rule)
-		rule = cgn_default(call);
+		rule = cgn_ask_policy(call, CGN_NO_POLICY, name);
 	call->rule = rule;
 	call->shadow = shadow ?: rule;
-}
-
-/* Reads what every verdict needs of the image, which must be of the generation that the labels are of. */
-static __always_inline bool cgn_open_image(struct cgn_call *call)
-{
-	__u64 fallback, counts, rules;
-	struct cgn_reader reader;
-
-	if (!cgn_read_from(&reader, call->slot) || !cgn_read(&reader, CGN_IMAGE_DEFAULT, &fallback) ||
-	    CGN_HI(fallback) != call->generation)
-		return false;
-	if (!cgn_read(&reader, CGN_IMAGE_COUNTS, &counts) || !cgn_read(&reader, CGN_IMAGE_RULES, &rules))
-		return false;
-	call->policy_count = CGN_HI(counts);
-	call->rule_count = CGN_LO(counts);
-	call->rules = CGN_LO(rules);
-	return true;
 }
 
 /* The verdict by call->label on the call as it was made, into call->rule and call->shadow. */
@@ -279,7 +286,7 @@ __weak __noinline int cgn_judge(struct cgn_call *call, const struct cgn_name *na
 		return 0;
 	if (call->label.flags & CGN_LABEL_OVERFLOW)
 		call->rule = call->shadow = CGN_CELL_DENY(CGN_RULE_OVERFLOW);
-	else if (call->label.governing > CGN_CHAIN_MAX || !cgn_open_image(call))
+	else if (call->label.governing > CGN_CHAIN_MAX)
 		call->rule = call->shadow = CGN_CELL_CORRUPT;
 	else
 		cgn_walk(call, name);

@@ -5,6 +5,33 @@
  */
 #define CGN_DIRECTIONS (1 << CGN_DIR_EGRESS | 1 << CGN_DIR_BIND | 1 << CGN_DIR_SOCKET)
 #include "test_call.bpf.h"
+#include "plain.bpf.h"
+
+/* The plain verdict as it has to be: that of the whole judgement where that is an allow that leaves only a count. */
+static __always_inline __u64 cgn_test_expected(const struct cgn_call *call)
+{
+	if (call->standing != CGN_STANDING_GOVERNED || CGN_CELL_ACTION(call->rule) != CGN_ACTION_ALLOW ||
+	    CGN_CELL_FLAGS(call->rule) & CGN_RULE_EFFECT || CGN_CELL_ID(call->shadow) != CGN_CELL_ID(call->rule) ||
+	    cgn_is_event(call))
+		return CGN_PLAIN_OTHER;
+	return CGN_PLAIN(cgn_counter_place(call->rule_count, call->rule, CGN_COUNT_ENFORCED));
+}
+
+/* The socket's cgroup is not asked plainly. */
+static __always_inline bool cgn_test_agrees(const struct cgn_call *call)
+{
+	const struct cgn_question question = {
+		.address = {call->address[0], call->address[1]},
+		.slot = call->slot,
+		.generation = call->generation,
+		.port = call->port,
+		.hook = call->hook,
+		.family = call->family,
+		.context = call->context,
+	};
+
+	return call->judge_id || cgn_judge_plainly(&question, call->task_id) == cgn_test_expected(call);
+}
 
 __weak __noinline int cgn_test_one(struct cgn_test *test)
 {
@@ -16,6 +43,8 @@ __weak __noinline int cgn_test_one(struct cgn_test *test)
 	if (!cgn_test_identify(&call, test))
 		return 0;
 	cgn_decide_bind(&call);
+	if (test->flags & CGN_TEST_PLAIN && call.hook <= CGN_HOOK_SENDMSG && !cgn_test_agrees(&call))
+		call.rule = call.shadow = CGN_CELL_CORRUPT;
 	cgn_test_tell(test, &call);
 	if (!(test->flags & CGN_TEST_ACCOUNT))
 		return 0;

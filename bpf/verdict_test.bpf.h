@@ -18,6 +18,8 @@
 #define CGN_TEST_RAW (1u << 1) /* with CGN_HOOK_SOCKET: SOCK_RAW */
 #define CGN_TEST_INSIDE (1u << 2) /* the task is below the managed root: without a label it is denied */
 #define CGN_TEST_ACCOUNT (1u << 3) /* count, and make events, as a hook does */
+#define CGN_TEST_PLAIN                                                                                                 \
+	(1u << 4) /* judge connect and sendmsg plainly too: the rule is CGN_RULE_CORRUPT if that differs */
 
 /* As the Flow of datapath: addresses are normalised already. */
 struct cgn_test {

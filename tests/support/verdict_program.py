@@ -25,7 +25,7 @@ _OFFSET = 16
 _TEST = struct.Struct("=QQQQHHBBBBBBBBBBBBIIQQHB5x")
 _NAME = struct.Struct(f"=I{abi.UNIX_NAME_BYTES}s")
 _ASKED_FIELDS = 10
-_V6_ONLY, _RAW, _INSIDE = 1, 2, 4
+_V6_ONLY, _RAW, _INSIDE, _PLAIN = 1, 2, 4, 16
 _HOOKS = {
     Hook.CONNECT: abi.HOOK_CONNECT,
     Hook.SENDMSG: abi.HOOK_SENDMSG,
@@ -99,7 +99,7 @@ class VerdictProgram:
             self._stack = undo.pop_all()
 
     def ask(self, questions: Sequence[Asked]) -> list[Verdict]:
-        """The verdict on each, from the slot in force."""
+        """The verdict on each, from the slot in force, by the whole judgement; the plain one has to agree with it."""
         calls = iter(_ask(self._calls, _CALLS, [asked for asked in questions if asked.flow.family != UNIX]))
         names = iter(_ask(self._names, _NAMES, [asked for asked in questions if asked.flow.family == UNIX]))
         return [next(names if asked.flow.family == UNIX else calls) for asked in questions]
@@ -134,14 +134,14 @@ def _ask(program: Program, questions: _Questions, asked: Sequence[Asked]) -> lis
     answers: list[Verdict] = []
     for start in range(0, len(asked), questions.most):
         batch = asked[start : start + questions.most]
-        data = program.test_run(bytes(_OFFSET) + b"".join(map(_pack, batch))).data
+        data = program.test_run(bytes(_OFFSET) + b"".join(_pack(each, _PLAIN) for each in batch)).data
         answers += [_unpack(data, _OFFSET + n * questions.size, each.flow) for n, each in enumerate(batch)]
     return answers
 
 
-def _pack(asked: Asked) -> bytes:
+def _pack(asked: Asked, also: int = 0) -> bytes:
     flow = asked.flow
-    flags = (_V6_ONLY if flow.v6_only else 0) | (_RAW if flow.raw else 0) | _INSIDE
+    flags = (_V6_ONLY if flow.v6_only else 0) | (_RAW if flow.raw else 0) | _INSIDE | also
     high, low = flow.address >> 64, flow.address & (1 << 64) - 1
     proto = _TYPES[flow.type] if flow.hook is Hook.CREATE else _PROTOCOLS[flow.protocol]
     head = (asked.task_id, asked.socket_id, high, low, flow.port, 0, _HOOKS[flow.hook], flow.family, flags, proto)
