@@ -8,6 +8,8 @@ import time
 import pytest
 from policy_text import HEAD, messages, parse_good, parse_texts, policy
 
+from cgnetd.policy import load_sets, set_file
+from cgnetd.policy.load import Source, parse
 from cgnetd.policy.ranges import contains, difference, merged, size, subtracted, union, within
 from cgnetd.policy.set_file import parse_set_file
 from cgnetd.policy.types import AddressRanges
@@ -65,6 +67,29 @@ def test_bad_lines_are_capped() -> None:
     _, problems = parse_set_file("/s", b"x\n" * 1000)
     assert len(problems) == 21
     assert problems[-1].message == "and 980 more lines are wrong"
+
+
+def test_file_ends_at_the_line_that_is_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(set_file, "MAX_RANGES", 3)
+    _, problems = parse_set_file("/s", b"10.0.0.1\n# none\n10.0.0.3\n::1\n10.0.0.5\nbad\n")
+    assert [str(problem) for problem in problems] == ["/s:5:1: is one address more than the 3 that are accepted"]
+
+
+def test_sets_that_hold_too_much_together_are_refused_where_it_is_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_sets, "MAX_RANGES", 5)
+    read: list[str] = []
+
+    def read_set(path: str) -> bytes:
+        read.append(path)
+        return b"10.0.0.1\n10.0.0.3\n"
+
+    shared = (SET % (name, "{files: [/s]}") for name in "abcdefg")  # of one file, which is held once
+    assert parse([Source("a.yaml", "".join(shared).encode())], read_set=read_set, find_user=len).problems == ()
+    own = [SET % (name, f"{{files: [/s], addresses: [10.0.0.{9 + at}]}}") for at, name in enumerate("ab")]
+    text = "".join([*own, SET % ("c", "{files: [/t]}")])
+    (problem,) = parse([Source("a.yaml", text.encode())], read_set=read_set, find_user=len).problems
+    assert str(problem) == "a.yaml:10:7: spec: the addresses of all sets make more than 5 ranges"
+    assert read == ["/s", "/s"]  # what comes behind is not read
 
 
 @pytest.mark.parametrize(

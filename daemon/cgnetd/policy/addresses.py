@@ -6,10 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from .fields import SERVICE, SET
-from .ranges import EVERYTHING, difference, merged, size, union
+from .ranges import EVERYTHING, MAX_RANGES, difference, merged, size, union
 from .types import AddressRanges, Service
-
-_MAX_RANGES = 8 << 20  # that all rules hold together; a few hundred megabytes once compiled
 
 Lists = dict[tuple[tuple[str, ...], tuple[str, ...]], AddressRanges | None]  # by words and those taken away
 
@@ -64,8 +62,8 @@ class Addresses:
 
     def _count(self, made: AddressRanges | None) -> None:
         self._ranges += size(made or EVERYTHING)
-        if self._ranges > _MAX_RANGES:
-            raise TooManyRangesError(f"the addresses of all rules make more than {_MAX_RANGES} ranges")
+        if self._ranges > MAX_RANGES:
+            raise TooManyRangesError(f"the addresses of all rules make more than {MAX_RANGES} ranges")
 
     def _union(self, words: Sequence[str]) -> AddressRanges:
         return union([found for word in words if (found := self._word(word)) is not None])

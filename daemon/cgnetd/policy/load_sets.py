@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..errors import Problem
-from .document import Document
+from .document import Document, Loc
 from .fields import is_absolute_path
 from .known import Known, digest_of
 from .models import AddressSetDocument
-from .ranges import union
+from .ranges import MAX_RANGES, size, union
 from .set_file import parse_set_file
 from .types import AddressRanges, AddressSet, Where
 
@@ -29,6 +29,8 @@ class SetReader:
     known: Known
     files: dict[str, AddressRanges] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+    _counted: dict[int, AddressRanges] = field(default_factory=dict)  # by identity: what is held once counts once
+    _ranges: int = 0
 
     def read_files(self, document: Document) -> list[AddressRanges]:
         """The contents of a set's files, read also if the document is wrong elsewhere, so that all errors are told."""
@@ -40,7 +42,7 @@ class SetReader:
             if not isinstance(path, str) or not is_absolute_path(path):
                 continue
             if path not in self.files:
-                self.files[path] = self._read(path, document, index)
+                self.files[path] = self._held(self._read(path, document, index), document, ("spec", "files", index))
             found.append(self.files[path])
         return found
 
@@ -53,15 +55,35 @@ class SetReader:
     ) -> AddressSet:
         """The set of a checked document; one that is made of what it was made of before has the same ranges object."""
         name, spelt = read.metadata.name, tuple(read.spec.addresses)
-        ranges = self.known.union(name, spelt, files)
+        ranges = AddressRanges() if self._is_full else self.known.union(name, spelt, files)
         if ranges is None:
             ranges = union([words[word] for word in spelt] + files)
             if not files:  # never the very object of a word: what is known of the set would not be it the next time
                 ranges = replace(ranges)
             self.known.learn_union(name, spelt, files, ranges)
+        ranges = self._held(ranges, document, ("spec",))
         return AddressSet(name, ranges, Where(document.file, *document.place(())), tuple(read.spec.files))
 
+    @property
+    def _is_full(self) -> bool:
+        return self._ranges > MAX_RANGES
+
+    def _held(self, ranges: AddressRanges, document: Document, loc: Loc) -> AddressRanges:
+        """The same, or nothing if that is too much beside all others, which is told of the first one."""
+        if id(ranges) in self._counted:
+            return ranges
+        was_full = self._is_full
+        self._ranges += size(ranges)
+        if not self._is_full:
+            self._counted[id(ranges)] = ranges
+            return ranges
+        if not was_full:
+            self.problems.append(document.problem(loc, f"the addresses of all sets make more than {MAX_RANGES} ranges"))
+        return AddressRanges()
+
     def _read(self, path: str, document: Document, index: int) -> AddressRanges:
+        if self._is_full:  # nothing of it would be kept
+            return AddressRanges()
         known = self.known.set_file(path, self.unchanged.get(path))
         if known is not None:
             return known

@@ -14,6 +14,7 @@ from .types import AddressRanges, Range
 
 V4_LAST = (1 << 32) - 1
 V6_LAST = (1 << 128) - 1
+MAX_RANGES = 8 << 20  # of all sets together, and of what rules make of them; a few hundred megabytes once compiled
 EVERYTHING = AddressRanges(((0, V4_LAST),), ((0, V6_LAST),))
 
 

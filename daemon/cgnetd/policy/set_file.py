@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..errors import Problem
 from .packed import packed
-from .ranges import merged
+from .ranges import MAX_RANGES, merged
 from .scalars import shown
 from .types import AddressRanges, Range
 from .words import AddressError, parse_prefix
@@ -17,7 +17,10 @@ _MAX_PROBLEMS = 20  # told one by one, the others by number
 
 
 def parse_set_file(path: str, data: bytes) -> tuple[AddressRanges, list[Problem]]:
-    """The addresses of all good lines, and a problem for each bad one (the first 20, then how many more)."""
+    """The addresses of all good lines, and a problem for each bad one (the first 20, then how many more).
+
+    Ends at the line that is one too many for any policy set.
+    """
     v4: list[Range] = []
     v6: list[Range] = []
     problems: list[Problem] = []
@@ -36,6 +39,11 @@ def parse_set_file(path: str, data: bytes) -> tuple[AddressRanges, list[Problem]
                 problems.append(Problem(path, number, line.index(word) + 1, "", _explained(word, error)))
             continue
         (v4 if family == 4 else v6).append(found)
+        if len(v4) + len(v6) > MAX_RANGES:
+            problems.append(
+                Problem(path, number, 1, "", f"is one address more than the {MAX_RANGES} that are accepted")
+            )
+            break
     if bad > _MAX_PROBLEMS:
         problems.append(Problem(path, problems[-1].line + 1, 1, "", f"and {bad - _MAX_PROBLEMS} more lines are wrong"))
     return AddressRanges(packed(merged(v4)), packed(merged(v6))), problems
