@@ -78,7 +78,7 @@ ADMIN = "  tier: admin\n"
 def test_target_that_another_policy_may_deny() -> None:
     (found,) = warnings(egress(TO_TWO % "10.0.0.2"), ADMIN + egress("action: deny, to: [10.0.0.2]"))
     assert found == (
-        'a.yaml:8:7: spec.egress[0]: its target 10.0.0.2:1 may be denied by policy "p1", rule egress[0] (a.yaml:17), '
+        'a.yaml:8:7: spec.egress[0]: its target 10.0.0.2 may be denied by policy "p1", rule egress[0] (a.yaml:17), '
         "where that policy is asked before this one"
     )
 
@@ -116,6 +116,13 @@ def test_redirect_that_matches_its_own_target() -> None:
         "a.yaml:8:7: spec.egress[0]: leads back to itself: it matches its own target 10.0.0.2:80, so that a program "
         'there that policy "p0" governs meets itself'
     ]
+
+
+def test_port_that_is_kept_is_told_only_if_the_rule_names_it() -> None:
+    (found,) = warnings(egress("action: redirect, to: [10.0.0.1], redirect: {to: 10.0.0.1}"))
+    assert "its own target 10.0.0.1, so" in found
+    (found,) = warnings(egress("action: redirect, to: [10.0.0.1], ports: [81], redirect: {to: 10.0.0.1}"))
+    assert "its own target 10.0.0.1:81, so" in found
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ class Detours:
             return None
         place = f"{found.name} (line {found.where.line})"
         return (
-            f"its target {_text(arrival)} is denied by {place}, which comes before it: so are the calls that it matches"
+            f"its target {_text(journey)} is denied by {place}, which comes before it: so are the calls that it matches"
         )
 
     def _denial_by(self, other: Policy, journey: Journey) -> str | None:
@@ -79,7 +79,7 @@ class Detours:
             return None
         named, where = (f"rule {rule.name}", rule.where) if rule else ("its default", other.default_where)
         return (
-            f'its target {_text(journey.arrival)} may be denied by policy "{other.name}", {named} ({where}), '
+            f'its target {_text(journey)} may be denied by policy "{other.name}", {named} ({where}), '
             "where that policy is asked before this one"
         )
 
@@ -130,18 +130,20 @@ def _verdict(policy: Policy, call: Flow) -> tuple[Rule | None, Action]:
     return rule, says(rule, call) if rule else default_for(policy, call)
 
 
-def _text(call: Flow) -> str:
+def _text(journey: Journey) -> str:
+    """Where it leads; without a port that was only a sample."""
+    call = journey.arrival
     if call.family == UNIX:
         return name_text(call.name)
-    return endpoint_text(Endpoint(call.family, call.address, call.port))
+    return endpoint_text(Endpoint(call.family, call.address, 0 if journey.is_of_any_port else call.port))
 
 
 def _circle_text(hops: Sequence[tuple[Policy, Journey]]) -> str:
     (policy, first), *others = hops
     if not others:
         return (
-            f"leads back to itself: it matches its own target {_text(first.arrival)}, so that a program there that "
+            f"leads back to itself: it matches its own target {_text(first)}, so that a program there that "
             f'policy "{policy.name}" governs meets itself'
         )
-    steps = [f'{hop.rule.name} of policy "{of.name}" ({hop.rule.where}) to {_text(hop.arrival)}' for of, hop in others]
-    return f"leads in a circle: to {_text(first.arrival)}, from there by {', then by '.join(steps)}, and back"
+    steps = [f'{hop.rule.name} of policy "{of.name}" ({hop.rule.where}) to {_text(hop)}' for of, hop in others]
+    return f"leads in a circle: to {_text(first)}, from there by {', then by '.join(steps)}, and back"

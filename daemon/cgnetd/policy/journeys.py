@@ -16,6 +16,7 @@ from .ranges import EVERYTHING, covers, within
 from .types import Action, AddressRanges, Endpoint, Flow, Hook, Protocol, Rule, Section
 
 _MAX_SAMPLES = 16  # of ports, and of addresses
+_SOME_PORT = 1  # stands for whatever port a call has
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,12 @@ class Journey:
     rule: Rule
     departure: Flow  # the call as it was made
     arrival: Flow  # the call as the rule sends it on
+
+    @property
+    def is_of_any_port(self) -> bool:
+        """Whether the ports are no more than samples, so that only the addresses tell anything."""
+        same = self.departure.port == self.arrival.port == _SOME_PORT
+        return same and self.rule.ports is None and _keeps_port(self.rule)
 
 
 def journeys(rule: Rule, before: Sequence[Rule]) -> Iterator[Journey]:
@@ -70,7 +77,7 @@ def _plain(glob: bytes) -> bytes:
 
 def _ports(rule: Rule, denying: Sequence[Rule]) -> tuple[int, ...]:
     """Ports that the rule matches; more than one only if they are kept and so tell targets apart."""
-    own = [first for first, _ in rule.ports] if rule.ports is not None else [1]
+    own = [first for first, _ in rule.ports] if rule.ports is not None else [_SOME_PORT]
     if rule.ports == ():
         own = [0]
     if not _keeps_port(rule):
