@@ -43,6 +43,21 @@ def test_mistakes_are_told_with_place_and_reason(file: Path) -> None:
     assert result.policy_set is None
 
 
+def test_key_is_told_without_what_steers_a_terminal_and_not_at_any_length() -> None:
+    long = "k" * 100
+    text = f'{{"\\e[31m": 1, kind: AddressSet, apiVersion: cgnetd/v1, metadata: {{name: a}}, spec: {{{long}: 1}}}}'
+    told = parse([Source("a.yaml", text.encode())], read_set=read_set, find_user=find_user).problems
+    assert [problem.key for problem in told] == ["\\x1b[31m", "spec." + "k" * 77 + "..."]
+
+
+def test_more_mistakes_than_anybody_reads_are_counted() -> None:
+    text = "--- 1\n" * 10_005
+    told = parse([Source("a.yaml", text.encode())], read_set=read_set, find_user=find_user).problems
+    assert len(told) == 10_001
+    assert str(told[-1]) == "a.yaml:10001:5: and 5 more mistakes from here on"
+    assert told == tuple(sorted(told))
+
+
 def test_mistakes_of_all_files_are_told_in_one_run() -> None:
     sources = [Source(file.name, file.read_bytes()) for file in FILES]
     told = {problem.file for problem in parse(sources, read_set=read_set, find_user=find_user).problems}

@@ -23,7 +23,7 @@ _TYPES = {
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
     "dict_type": "a mapping",
-    "int_type": "a number",
+    "int_type": "a whole number",
     "bool_type": "true or false",
 }
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ..errors import Problem
+from .scalars import shown
 
 # A place is line << 24 | column, both counted from 0. Marks of a scalar: its place; of a list: [place, marks of each
 # item]; of a mapping: [place, place of the first key, marks of its value, ...] in the order of the dict. Ints and flat
@@ -66,7 +67,7 @@ class Document:
 
 def dotted(loc: Loc) -> str:
     """("spec", "egress", 2) -> "spec.egress[2]"."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in loc).removeprefix(".")
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{shown(step)}" for step in loc).removeprefix(".")
 
 
 def line_column(place: int) -> tuple[int, int]:

@@ -34,6 +34,7 @@ from .suggest import did_you_mean
 from .types import AddressSet, Policy, PolicySet, Section, Service
 
 _REFERENCES = (SET, SERVICE)
+_MOST_PROBLEMS = 10_000  # told one by one, the others by number: whoever is told must be able to take it
 _Model = TypeVar("_Model", PolicyDocument, AddressSetDocument, ServiceDocument)
 
 
@@ -279,7 +280,7 @@ class _Load:
     ) -> ParseResult:
         set_files = tuple(sorted(self._sets.files))
         if self._problems:
-            return ParseResult(None, tuple(sorted(set(self._problems))), (), set_files)
+            return ParseResult(None, _told(sorted(set(self._problems))), (), set_files)
         policy_set = PolicySet(
             policies=tuple(sorted(policies, key=lambda policy: policy.order)),
             sets=tuple(sorted(sets, key=lambda found: found.name)),
@@ -294,6 +295,15 @@ class _Load:
             policies=policies,
         )
         return ParseResult(policy_set, (), warnings, set_files)
+
+
+def _told(problems: Sequence[Problem]) -> tuple[Problem, ...]:
+    """As many problems as are told, and how many there are besides, at the place of the first of those."""
+    if len(problems) <= _MOST_PROBLEMS:
+        return tuple(problems)
+    next_one = problems[_MOST_PROBLEMS]
+    rest = f"and {len(problems) - _MOST_PROBLEMS} more mistakes from here on"
+    return *problems[:_MOST_PROBLEMS], Problem(next_one.file, next_one.line, next_one.column, "", rest)
 
 
 def _mapping(value: object) -> dict[str, object]:

@@ -33,6 +33,7 @@ _READINGS = {
     "hexadecimal": (r"[-+]?0x[0-9a-fA-F_]+", "a hexadecimal number"),
     "binary": (r"[-+]?0b[01_]+", "a binary number"),
     "date": (r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt ].*)?", "a date"),
+    "large": (r"-?[1-9][0-9]{18,}", "a number of more than 18 digits"),
     "number": (r"[-+]?(?:\.[0-9][0-9_]*|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?", "a number"),
     "special": (r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", "a number"),
 }
