@@ -105,6 +105,21 @@ class CgroupRoot:
                 if not leaf:
                     pending.append((f"{directory}/{name}", child_path, cgroup_id))
 
+    def descendants(self) -> int | None:
+        """How many cgroups there are below the root, as the kernel counts; None if it does not tell.
+
+        Kernel: cgroup_create() and cgroup_destroy_locked() keep the number, under cgroup_mutex as tracepoints run.
+        """
+        try:
+            with open("cgroup.stat", encoding="ascii", opener=self._open_below) as file:
+                found = dict(line.split() for line in file)
+            return int(found["nr_descendants"])
+        except (OSError, KeyError, ValueError):
+            return None
+
+    def _open_below(self, name: str, flags: int) -> int:
+        return os.open(name, flags, dir_fd=self.fd)
+
     def settle(self) -> None:
         """Return once every mkdir that is under way has come to its end. KernelError.
 

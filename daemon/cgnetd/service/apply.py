@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 
+from cgnetd.datapath.state import LABELLING_HOOKS
 from cgnetd.datapath.steps import (
     Activate,
     AttachLink,
@@ -89,6 +90,8 @@ class Application:
 
     def _link(self, steps: Sequence[Step]) -> None:
         self.session.links.attach([step.name for step in steps if isinstance(step, _LINK_STEPS)])
+        if any(isinstance(step, AttachLink) and step.name in LABELLING_HOOKS for step in steps):
+            self.session.labels.doubt()
 
     def _relabel(self, steps: Sequence[Step]) -> None:
         if any(isinstance(step, Relabel) and step.count for step in steps):

@@ -11,11 +11,13 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from cgnetd.datapath import abi
 from cgnetd.datapath.interpret import ImageReader
 from cgnetd.datapath.label import Label, child_label, pack_entry, pack_label, relabelled, root_label, unpack_entry
 from cgnetd.errors import KernelError
 from cgnetd.kernel.cgroup import Cgroup, CgroupRoot
 from cgnetd.kernel.store import Store
+from cgnetd.service.cgroup_tree import follow
 from cgnetd.service.generation import Generation
 
 _WALKS = 50
@@ -84,6 +86,7 @@ class Labelling:
         self._root = root
         self._store = store
         self._slots: list[SlotLabels | None] = [None, None]
+        self._failed: int | None = None  # cgroups that the kernel could not label before the tree was walked last
         self.tree: dict[int, Cgroup] = {}
 
     def use(self, slot: int, number: int, generation: Generation) -> None:
@@ -102,16 +105,24 @@ class Labelling:
         known = self._slots[slot]
         return known is not None and known.generation == generation
 
+    def doubt(self) -> None:
+        """The kernel did not label new cgroups for some time: the next look at the tree is a walk."""
+        self._failed = None
+
     def label_all(self) -> int:
         """Label every cgroup in every slot in use; returns how many there are.
 
         A child made after its parent was labelled is labelled by the kernel, one made before is found by the next walk:
         so walk until a walk finds nothing new that the kernel has not labelled, none being made meanwhile with the
-        parent's label of before. Raises KernelError if labels cannot be written, or are never right.
+        parent's label of before. The first one is saved where the kernel's labels tell as much. Raises KernelError if
+        labels cannot be written, or are never right.
         """
         written = self._label_known()
         for walk in range(_WALKS):
-            entries = {cgroup_id: self._entry(cgroup_id) for cgroup_id in self._walk()}
+            fresh = self._follow() if written and not walk else None
+            if fresh is None:
+                fresh = self._walk()
+            entries = {cgroup_id: self._entry(cgroup_id) for cgroup_id in fresh}
             if walk or written:
                 entries = {i: entry for i, entry in entries.items() if not self._agree(self._store.label(i), entry)}
             if not entries:
@@ -172,9 +183,31 @@ class Labelling:
 
     def _walk(self) -> list[int]:
         """See the whole tree once; returns the ids that were not known."""
+        self._failed = self._failures()
+        return self._see(self._root.walk())
+
+    def _follow(self) -> list[int] | None:
+        """As `_walk`, by what has a label; None if that may not be all.
+
+        To be called when every mkdir that was under way when labels were written has come to its end: then what has no
+        label that is known to be right has one that the programs made. Cgroups are counted first: one that comes after
+        that has a label when labels are read, and then they are too many. A cgroup without a label is one too few, and
+        could only pass for one that went while it was labelled: so the kernel must not have failed to label any.
+        """
+        descendants = self._root.descendants()
+        if descendants is None or self._failed is None or self._failed != self._failures():
+            return None
+        tree = follow(self._root, self.tree, self._store.labelled(), descendants)
+        return None if tree is None else self._see(tree.values())
+
+    def _failures(self) -> int:
+        return self._store.stats()[abi.STAT_LABEL_FAILED]
+
+    def _see(self, cgroups: Iterable[Cgroup]) -> list[int]:
+        """The tree is these from here on, parents before children; returns the ids that were not known."""
         seen: dict[int, Cgroup] = {}
         slots = [slot for slot in self._slots if slot is not None]
-        for cgroup in self._root.walk():
+        for cgroup in cgroups:
             cgroup_id = cgroup.id
             seen[cgroup_id] = cgroup
             for slot in slots:
