@@ -16,7 +16,7 @@ from support.sandbox import PrivateCgroup, remove_cgroup
 from support.storms import address, all_flows, counts, dial, flows, image, lost, quotas, storm, told, wander
 
 pytestmark = pytest.mark.usefixtures("no_fd_leaks")
-ROOM = 1024  # flows
+ROOM = 512  # flows
 POLICY = """
 apiVersion: cgnetd/v1
 kind: Policy
@@ -68,7 +68,7 @@ def test_many_cgroups_of_one_subtree_leave_those_beside_it_room(
 def test_single_destinations_of_many_cgroups_do_not_take_those_of_others(
     enforcement: Enforcement, private_cgroup: PrivateCgroup, other: PrivateCgroup
 ) -> None:
-    wander(crowd(private_cgroup.child("many"), ROOM // 32), 40)
+    wander(crowd(private_cgroup.child("many"), ROOM // 16), 40)
     assert len(all_flows(enforcement)) > ROOM // 2
     storm(other, 0, SOME)
     assert told(enforcement, other) == addresses(SOME)
