@@ -25,7 +25,18 @@ spec:
   subject: {cgroups: ["/many", "/other", "/plain/*"]}
   egress:
     - {action: deny, to: ["127.0.0.0/8"]}
+---
+apiVersion: cgnetd/v1
+kind: Policy
+metadata: {name: sent}
+spec:
+  subject: {cgroups: ["/sent"]}
+  egress:
+    - {action: redirect, to: [192.0.2.1, 192.0.2.2, 192.0.2.3], redirect: {to: ["127.77.0.1:46053"]}, log: true}
 """
+UDP = (socket.AF_INET, socket.SOCK_DGRAM)
+SERVER = ("127.77.0.1", 46053)
+ASKED = [(f"192.0.2.{number}", 53) for number in (1, 2, 3)]
 SOME = 10  # destinations
 ALWAYS = 3  # of them a cgroup has told in any case, and the others in one: CGN_FIRST_FLOWS
 HOGS = ["many", "many/user", "many/user/session", "many/user/session/app"]
@@ -85,6 +96,30 @@ def test_first_destinations_beside_a_subtree_are_told_at_each_level(
     storm(victim, 0, SOME)
     assert addresses(ALWAYS) <= told(enforcement, victim)
     assert (sum(one.count for one in flows(enforcement, victim)), lost(enforcement)) == (SOME, before)
+
+
+def answers() -> list[tuple[bytes, tuple[str, int]]]:
+    """What one socket is answered that asks each of ASKED, with who seems to answer."""
+    with socket.socket(*UDP) as server, socket.socket(*UDP) as client:
+        server.bind(SERVER)
+        found = []
+        for host, port in ASKED:
+            client.sendto(host.encode(), (host, port))
+            question, sender = server.recvfrom(64)
+            server.sendto(question, sender)
+            found.append(client.recvfrom(64))
+        return found
+
+
+def test_redirected_datagrams_of_others_are_answered_and_told(
+    enforcement: Enforcement, private_cgroup: PrivateCgroup
+) -> None:
+    wander(crowd(private_cgroup.child("many")), 5)
+    assert lost(enforcement) > 0
+    sent = private_cgroup.child("sent")
+    assert sent.call(answers) == [(host.encode(), (host, port)) for host, port in ASKED]
+    assert told(enforcement, sent) == {host for host, _ in ASKED}
+    assert all(one.rewritten for one in flows(enforcement, sent))
 
 
 def test_cgroups_that_are_gone_count_for_what_they_were_in(
