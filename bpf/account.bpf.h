@@ -26,8 +26,9 @@ static __always_inline void cgn_counter_add(void *counters, __u32 rule_count, __
 CGN_STATIC_NOINLINE bool cgn_open_late(struct cgn_call *call)
 {
 	struct cgn_reader reader;
+	__u32 policy_count;
 
-	return cgn_open_image(call, &reader);
+	return cgn_open_image(&call->question, &reader, &policy_count);
 }
 
 /* Counts the verdict by rule. Built-in rules can speak without an image having been opened. */

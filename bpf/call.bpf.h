@@ -7,6 +7,7 @@
 #define CGNETD_CALL_BPF_H
 
 #include "maps.bpf.h"
+#include <linux/stddef.h>
 
 #define CGN_MAPPED_PREFIX 0xffff00000000ull /* of the lower half of an IPv4-mapped address */
 
@@ -22,12 +23,27 @@ enum cgn_standing {
 };
 
 /*
- * One call as the verdict sees it, and the verdict. No padding: it is passed to global functions by address, and older
- * verifiers want every byte of it set.
+ * One call as the verdict sees it, and the verdict. It begins with the question that policies are asked, which is a
+ * structure of its own too. No padding: both are passed to global functions by address, and older verifiers want every
+ * byte of them set.
  */
 struct cgn_call {
-	__u64 address[2]; /* as cgn_flow_key.address */
-	__u64 local[2]; /* what the socket is bound to, likewise */
+	/* clang-format off */
+	__struct_group(cgn_question, question, /* no attributes */,
+		__u64 address[2]; /* as cgn_flow_key.address */
+		__u32 slot;
+		__u32 generation;
+		__u32 rule_count; /* out: of the image, 0 before one was opened, as what follows */
+		__u32 rules; /* out: offset of the rule cells */
+		__u16 port;
+		__u8 hook; /* enum cgn_hook */
+		__u8 family; /* CGN_FAMILY_* */
+		__u8 direction;
+		__u8 context; /* of the direction; for CGN_HOOK_SOCKET the opaque class */
+		__u16 unused;
+	);
+	/* clang-format on */
+	__u64 local[2]; /* what the socket is bound to, as `address` */
 	__u64 task_id; /* cgroup of the calling task */
 	__u64 socket_id; /* cgroup of the socket */
 	__u64 judge_id; /* the cgroup whose label judges for the socket; 0: the task's does, or none */
@@ -35,20 +51,10 @@ struct cgn_call {
 	__u64 shadow; /* out: the same with audit policies taken as enforcing */
 	__u64 target[2]; /* where a rewritten call goes on to, as `address`; out, but in if has_target */
 	__u64 service; /* out: CGN_SERVICE_KEY of the service that the target is a backend of */
-	__u32 slot;
-	__u32 generation;
-	__u32 policy_count; /* of the image, 0 before one was opened, as the two that follow */
-	__u32 rule_count;
-	__u32 rules; /* offset of the rule cells */
 	__u32 epoch;
-	__u16 port;
 	__u16 local_port;
 	__u16 protocol; /* IPPROTO_* */
 	__u16 target_port;
-	__u8 hook; /* enum cgn_hook */
-	__u8 family; /* CGN_FAMILY_* */
-	__u8 direction;
-	__u8 context; /* of the direction; for CGN_HOOK_SOCKET the opaque class */
 	__u8 standing; /* of the task; `label` is its label if governed */
 	__u8 both_families; /* a bind to [::] that takes the port on 0.0.0.0 too */
 	__u8 by_socket; /* out: the socket's cgroup decided */
@@ -58,10 +64,11 @@ struct cgn_call {
 	__u8 shadow_at; /* out: likewise */
 	__u8 reason; /* out: enum cgn_reason */
 	__u8 type; /* SOCK_* for CGN_HOOK_CREATE, else 0 */
-	__u8 reserved[3];
+	__u8 reserved[5];
 	struct cgn_label label;
 };
 
+_Static_assert(sizeof(struct cgn_question) == 5 * 8, "cgn_question has padding");
 _Static_assert(sizeof(struct cgn_call) == 18 * 8 + sizeof(struct cgn_label), "cgn_call has padding");
 
 /* The name of a UNIX socket: `length` bytes, and NULs behind. An abstract one begins with a NUL. */

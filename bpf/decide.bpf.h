@@ -25,7 +25,7 @@ static __always_inline void cgn_judge_target(struct cgn_call *call, const struct
 	__u32 at = of_shadow ? call->shadow_at : call->rule_at;
 
 	for (__u32 i = 0; i < CGN_CHAIN_MAX && i < call->label.governing && i <= at; i++) {
-		said = cgn_ask_policy(call, call->label.policy[i], name);
+		said = cgn_ask_policy(&call->question, call->label.policy[i], name);
 		if (!said || (i == at && CGN_CELL_ID(said) >= CGN_CELL_ID(rule)))
 			continue;
 		first = first ?: said & ~CGN_CELL_AUDIT;
@@ -78,8 +78,8 @@ __weak __noinline int cgn_check_target(struct cgn_call *call, int of_shadow)
 static __always_inline void cgn_check_targets(struct cgn_call *call, bool of_shadow)
 {
 	cgn_check_target(call, of_shadow);
-	if (!cgn_is_direction(call, CGN_DIR_BIND) || !call->both_families || call->target[0] || call->target[1] ||
-	    !cgn_rewrites(of_shadow ? call->shadow : call->rule))
+	if (!cgn_is_direction(&call->question, CGN_DIR_BIND) || !call->both_families || call->target[0] ||
+	    call->target[1] || !cgn_rewrites(of_shadow ? call->shadow : call->rule))
 		return;
 	call->family = CGN_FAMILY_V4 + CGN_FAMILY_V6 - call->family;
 	cgn_check_target(call, of_shadow);
@@ -110,14 +110,14 @@ static __always_inline void cgn_follow_rule(struct cgn_call *call, struct cgn_na
 	__u64 rule = of_shadow ? call->shadow : call->rule;
 	int error = 0;
 
-	if (cgn_is_direction(call, CGN_DIR_UNIX)) {
+	if (cgn_is_direction(&call->question, CGN_DIR_UNIX)) {
 		error = cgn_aim_at_name(call, rule, name);
 		if (!error)
 			cgn_check_name(call, name, of_shadow);
 	} else {
 		if (!call->has_target)
 			error = cgn_aim(call, rule);
-		if (cgn_is_direction(call, CGN_DIR_EGRESS) && error == CGN_AIM_SERVICE)
+		if (cgn_is_direction(&call->question, CGN_DIR_EGRESS) && error == CGN_AIM_SERVICE)
 			error = cgn_aim_at_service(call);
 		if (!error)
 			cgn_check_targets(call, of_shadow);

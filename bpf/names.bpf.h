@@ -75,15 +75,15 @@ __weak __noinline __u64 cgn_name_run(const struct cgn_name *name, __u32 slot, __
 }
 
 /* The reference of a cell that holds those of `connect | sendmsg`. */
-static __always_inline bool cgn_reference_of_hook(const struct cgn_call *call, __u64 cell, __u32 *reference)
+static __always_inline bool cgn_reference_of_hook(const struct cgn_question *question, __u64 cell, __u32 *reference)
 {
-	*reference = call->hook == CGN_HOOK_CONNECT ? CGN_HI(cell) : CGN_LO(cell);
+	*reference = question->hook == CGN_HOOK_CONNECT ? CGN_HI(cell) : CGN_LO(cell);
 	return *reference != CGN_REF_CORRUPT;
 }
 
 /* Classification: name -> state -> rule reference. False: an image that cannot be right. */
-static __always_inline bool cgn_classify_name(const struct cgn_call *call, const struct cgn_name *name, void *image,
-					      __u32 header, __u32 blob, __u32 *reference)
+static __always_inline bool cgn_classify_name(const struct cgn_question *question, const struct cgn_name *name,
+					      void *image, __u32 header, __u32 blob, __u32 *reference)
 {
 	__u64 cell, states, state;
 
@@ -91,14 +91,14 @@ static __always_inline bool cgn_classify_name(const struct cgn_call *call, const
 		return false;
 	if (cgn_name_is_unsure(name))
 		return cgn_cell(image, header + CGN_POLICY_NAMES_UNSURE, &cell) &&
-		       cgn_reference_of_hook(call, cell, reference);
+		       cgn_reference_of_hook(question, cell, reference);
 	if (!cgn_cell(image, header + CGN_POLICY_NAMES, &states))
 		return false;
-	state = cgn_name_run(name, call->slot, blob, blob + CGN_HI(states), CGN_LO(states));
+	state = cgn_name_run(name, question->slot, blob, blob + CGN_HI(states), CGN_LO(states));
 	if (state == CGN_NO_STATE)
 		return false;
 	return cgn_cell(image, blob + CGN_HI(states) + (__u32)state * CGN_NAME_STATE_CELLS + 2, &cell) &&
-	       cgn_reference_of_hook(call, cell, reference);
+	       cgn_reference_of_hook(question, cell, reference);
 }
 
 #endif

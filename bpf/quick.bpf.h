@@ -127,21 +127,22 @@ CGN_STATIC_NOINLINE __u64 cgn_find_plainly(__u64 task_id, __u64 era, __u64 what,
 {
 	const struct cgn_wanted wanted = {.address = {high, low}, .what = what & ((1ull << CGN_WHAT_BITS) - 1)};
 	struct cgn_memo memo = {.task_id = task_id, .era = era};
-	const struct cgn_question question = {
+	struct cgn_question question = {
 		.address = {high, low},
 		.slot = what >> CGN_WHAT_BITS,
 		.generation = era >> 32,
 		.port = CGN_WHAT_PORT(what),
 		.hook = CGN_WHAT_HOOK(what),
 		.family = CGN_WHAT_FAMILY(what),
+		.direction = CGN_DIR_EGRESS,
 		.context = cgn_context_of(CGN_WHAT_HOOK(what), CGN_WHAT_PROTOCOL(what)),
 	};
 	__u64 hash = cgn_hash_of_call(task_id, &wanted), plain = cgn_recall(hash, &wanted, task_id, era);
 
-	if (CGN_IS_PLAIN(plain))
+	if (plain != CGN_PLAIN_OTHER)
 		return plain;
 	plain = cgn_judge_plainly(&question, task_id);
-	if (CGN_IS_PLAIN(plain)) {
+	if (plain != CGN_PLAIN_OTHER) {
 		memo.counter = CGN_PLAIN_COUNTER(plain);
 		cgn_keep_call(hash, &wanted, &memo);
 	}
@@ -160,7 +161,7 @@ static __always_inline bool cgn_passes(const struct cgn_glance *glance, const st
 	if (!cgn_says_allow(glance->latest, wanted, glance->task_id, era, &counter)) {
 		plain = cgn_find_plainly(glance->task_id, era, wanted->what | (__u64)glance->slot << CGN_WHAT_BITS,
 					 wanted->address[0], wanted->address[1]);
-		if (!CGN_IS_PLAIN(plain))
+		if (plain == CGN_PLAIN_OTHER)
 			return false;
 		counter = CGN_PLAIN_COUNTER(plain);
 	}

@@ -20,16 +20,9 @@ static __always_inline __u64 cgn_test_expected(const struct cgn_call *call)
 /* The socket's cgroup is not asked plainly. */
 static __always_inline bool cgn_test_agrees(const struct cgn_call *call)
 {
-	const struct cgn_question question = {
-		.address = {call->address[0], call->address[1]},
-		.slot = call->slot,
-		.generation = call->generation,
-		.port = call->port,
-		.hook = call->hook,
-		.family = call->family,
-		.context = call->context,
-	};
+	struct cgn_question question = call->question;
 
+	question.rule_count = question.rules = 0;
 	return call->judge_id || cgn_judge_plainly(&question, call->task_id) == cgn_test_expected(call);
 }
 
