@@ -32,4 +32,4 @@ complete -c cgnetctl -n '__fish_seen_subcommand_from explain' -l cgroup-root -r 
 complete -c cgnetctl -n '__fish_seen_subcommand_from explain' -l v6-only -d 'the socket is IPv6 only'
 complete -c cgnetctl -f -n '__cgnetctl_explain_words 1' -a '(__fish_systemctl_services 2>/dev/null)'
 complete -c cgnetctl -f -n '__cgnetctl_explain_words 2' -a 'connect sendmsg bind post_bind socket create'
-complete -c cgnetctl -f -n '__cgnetctl_explain_words 3' -a 'tcp udp udplite sctp icmp other mptcp raw unix inet/stream inet/dgram inet/raw inet6/stream inet6/dgram inet6/raw'
+complete -c cgnetctl -f -n '__cgnetctl_explain_words 3' -a 'tcp udp udplite sctp icmp other mptcp raw unix inet/stream inet/dgram inet/raw inet/other inet6/stream inet6/dgram inet6/raw inet6/other'

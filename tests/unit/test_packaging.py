@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import subprocess
+from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from cgnetd.cli import ctl
+from cgnetd.cli import ctl, daemon
 from cgnetd.cli.endpoint import HOOKS, KINDS
 from cgnetd.policy.load import Source, parse
 from cgnetd.policy.models import KINDS as DOCUMENTS
@@ -28,6 +31,19 @@ def complete(*words: str) -> list[str]:
     return done.stdout.split()
 
 
+def verb_parsers() -> list[argparse.ArgumentParser]:
+    """The grammar of each verb that there is."""
+    verbs = {name: cast(ctl.Verb, import_module(f"cgnetd.cli.{name}")) for name in ctl.VERBS}
+    (below,) = (action for action in ctl.parser(verbs)._actions if isinstance(action, argparse._SubParsersAction))
+    return [below.choices[name] for name in ctl.VERBS]
+
+
+def long_options(parser: argparse.ArgumentParser) -> set[str]:
+    """Their names, without dashes."""
+    options = (option for action in parser._actions for option in action.option_strings)
+    return {option.removeprefix("--") for option in options if option.startswith("--")}
+
+
 @pytest.mark.parametrize("path", COMPLETIONS, ids=lambda path: path.name)
 def test_completion_knows_every_verb_and_hook(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
@@ -42,6 +58,24 @@ def test_bash_completes_verbs_hooks_and_kinds_of_sockets() -> None:
     assert "unix" in complete("cgnetctl", "explain", "/a", "connect", "")
     assert "raw" in complete("cgnetctl", "explain", "/a", "socket", "")
     assert "--policy-dir" in complete("cgnetctl", "diff", "--")
+
+
+@pytest.mark.parametrize("path", COMPLETIONS, ids=lambda path: path.name)
+def test_completion_knows_every_option_and_kind_of_socket(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    mark = "-l " if path.suffix == ".fish" else "--"  # as it is written there
+    options = {option for verb in verb_parsers() for option in long_options(verb)} - {"help"}
+    assert {option for option in options if not re.search(rf"{mark}{option}(?![-a-z])", text)} == set()
+    kinds = set(KINDS) if "{inet,inet6}/{stream,dgram,raw,other}" not in text else set()  # which a shell expands
+    assert {kind for kind in kinds if not re.search(rf"\b{kind}\b", text)} == set()
+
+
+@pytest.mark.parametrize("page", ["cgnetctl.1", "cgnetd.8"])
+def test_manual_page_tells_every_option(page: str) -> None:
+    text = (PACKAGING / "man" / page).read_text(encoding="utf-8")
+    parsers = verb_parsers() if page == "cgnetctl.1" else [daemon.parser()]
+    options = {option for found in parsers for option in long_options(found)} - {"help"}
+    assert {option for option in options if not re.search(rf"\.(It )?Fl (\w , )?-{option}(?![-a-z])", text)} == set()
 
 
 def test_manual_page_tells_every_verb_and_hook() -> None:
