@@ -6,9 +6,7 @@ Never raises for bad input. Must not know where texts come from: set files and u
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -20,6 +18,7 @@ from ..errors import Problem
 from .addresses import Addresses, TooManyRangesError
 from .build import build_policy
 from .build_service import build_service, loops
+from .collector import collector_at_rest
 from .complaints import problems_of
 from .compose import compose
 from .document import Document
@@ -73,25 +72,12 @@ def parse(
     is brought up to date unless there are problems. `unchanged`: digests of set files, as far as they were told
     already, by path: those that are known by them are not read.
     """
-    with _collector_at_rest():
+    with collector_at_rest():  # nothing here makes cycles
         load = _Load(read_set, find_user, known or Known(), unchanged or {})
         try:
             return load.run(sources)
         except _StartOverError:
             return _Load(read_set, find_user, Known(), {}).run(sources)
-
-
-@contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    """Without the cyclic collector, which would walk the hundred thousands of new objects again and again: a third
-    of the time. Nothing here makes cycles."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 class _StartOverError(Exception):

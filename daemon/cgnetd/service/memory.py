@@ -8,23 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 _M_MMAP_THRESHOLD = -3  # malloc.h
 _LARGE_BYTES = 128 * 1024
-
-
-@contextmanager
-def collector_at_rest() -> Iterator[None]:
-    """No cyclic collection: it would walk the hundred thousands of objects that a pass makes, again and again."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def keep_large_blocks_apart() -> None:

@@ -20,6 +20,7 @@ from cgnetd.errors import CgnetdError
 from cgnetd.kernel.conflicts import Conflict, find_conflicts
 from cgnetd.kernel.features import Features
 from cgnetd.kernel.flush import Flushed, flush
+from cgnetd.policy.collector import collector_at_rest
 from cgnetd.service.apply import Application
 from cgnetd.service.degraded import degradations, refusals
 from cgnetd.service.desired import desired_state, needed_hooks
@@ -27,7 +28,6 @@ from cgnetd.service.generation import Generation, next_number, of_image, renumbe
 from cgnetd.service.handover import keep
 from cgnetd.service.labelling import Differences, label_at
 from cgnetd.service.live import LiveTables
-from cgnetd.service.memory import collector_at_rest
 from cgnetd.service.observe import RIGHT, Seen, observe, observe_slots
 from cgnetd.service.policy_source import Asked, PolicySource
 from cgnetd.service.report import PassReport
