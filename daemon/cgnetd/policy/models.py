@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from .fields import GIVEN, CgroupPath, FilePath, SetWord, SliceUnit, Unit, User, UserUnit, refuse
-from .part import ActionWord, Metadata, Part
+from .part import ActionWord, ApiVersion, Metadata, Part
 from .rewriting_fields import Congestion
 from .rule_models import BindRule, EgressRule, SocketRule
 from .service_models import ServiceDocument
@@ -94,14 +94,14 @@ class AddressSetSpec(Part):
 
 
 class PolicyDocument(Part):
-    api_version: Literal["cgnetd/v1"] = Field(alias="apiVersion")
+    api_version: ApiVersion = Field(alias="apiVersion")
     kind: Literal["Policy"]
     metadata: Metadata
     spec: PolicySpec
 
 
 class AddressSetDocument(Part):
-    api_version: Literal["cgnetd/v1"] = Field(alias="apiVersion")
+    api_version: ApiVersion = Field(alias="apiVersion")
     kind: Literal["AddressSet"]
     metadata: Metadata
     spec: AddressSetSpec

@@ -14,7 +14,7 @@ from .fields import Name
 
 ActionWord = Literal["allow", "deny", "pass"]
 ErrnoWord = Literal["EPERM", "EACCES", "ECONNREFUSED", "EHOSTUNREACH", "ENETUNREACH", "ETIMEDOUT"]
-API_VERSION = "cgnetd/v1"
+ApiVersion = Literal["cgnetd/v1"]
 
 
 class Part(BaseModel):

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from .endpoints import address_text, endpoint_text
 from .fields import PortNumber, refuse
-from .part import Metadata, Part
+from .part import ApiVersion, Metadata, Part
 from .rewriting_fields import Address, Interval, StickyTime, Timeout
 from .types import Endpoint
 
@@ -129,7 +129,7 @@ class ServiceSpec(Part):
 
 
 class ServiceDocument(Part):
-    api_version: Literal["cgnetd/v1"] = Field(alias="apiVersion")
+    api_version: ApiVersion = Field(alias="apiVersion")
     kind: Literal["Service"]
     metadata: Metadata
     spec: ServiceSpec

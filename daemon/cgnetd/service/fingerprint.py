@@ -7,11 +7,10 @@ Numbers are comparable within one process only. Must not know what is done with 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cgnetd.datapath import abi
-from cgnetd.datapath.rules import RuleIndex, default_rules
+from cgnetd.datapath.rules import default_rules
 from cgnetd.policy.types import AddressRanges, Policy, PolicySet, Redirect, Rule
 
 _MASK = 2**64 - 1
@@ -76,8 +75,3 @@ def _of_ranges(found: AddressRanges | None, known: dict[int, int]) -> int:
 
 def _of_redirect(redirect: Redirect) -> int:
     return hash((redirect.v4, redirect.v6, redirect.name, redirect.service.name if redirect.service else ""))
-
-
-def by_key(index: RuleIndex, prints: Fingerprints) -> Mapping[RuleKey, int]:
-    """The numbers of an index's rules by what stays the same about them."""
-    return {(ref.policy, ref.section, ref.rule): number for ref, number in zip(index.refs, prints.rules, strict=True)}
