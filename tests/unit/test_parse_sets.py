@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from policy_text import HEAD, messages, parse_good, parse_texts, policy
 
@@ -13,6 +11,7 @@ from cgnetd.policy.load import Source, parse
 from cgnetd.policy.ranges import contains, difference, merged, size, subtracted, union, within
 from cgnetd.policy.set_file import parse_set_file
 from cgnetd.policy.types import AddressRanges
+from support.work import work
 
 SET = "---\napiVersion: cgnetd/v1\nkind: AddressSet\nmetadata: {name: %s}\nspec: %s\n"
 USES = "  egress:\n    - {action: deny, to: [set:s]}"
@@ -105,11 +104,11 @@ def test_comments_in_any_encoding_are_no_problem() -> None:
     assert (ranges.v4, problems) == (((0x0A000001, 0x0A000001),), [])
 
 
-def test_hundred_thousand_prefixes_parse_in_about_a_second() -> None:
+def test_hundred_thousand_prefixes_are_parsed_at_a_few_calls_each() -> None:
     data = "\n".join(f"{1 + (n >> 16)}.{n >> 8 & 255}.{n & 255}.128/25" for n in range(100_000)).encode()
-    before = time.process_time()
-    ranges, problems = parse_set_file("/s", data)
-    assert time.process_time() - before < 2  # measured: 0.15 s
+    found = []
+    assert work(lambda: found.append(parse_set_file("/s", data))) < 12 * 100_000
+    ((ranges, problems),) = found
     assert (size(ranges), problems) == (100_000, [])
 
 
