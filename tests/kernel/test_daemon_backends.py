@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from support.governed import Governed, governed
+from support.held import held_flow
 from support.sandbox import PrivateCgroup
 
 MANY = 250
@@ -54,20 +55,6 @@ except InterruptedError:
 signal.pause()
 """
 
-# Holds a connection to the service, and sends on it when told to.
-_CLIENT = """
-import socket, sys
-open(sys.argv[1] + "/cgroup.procs", "w").write("0")
-made = socket.create_connection((sys.argv[2], int(sys.argv[3])))
-print("up", flush=True)
-sys.stdin.readline()
-try:
-    made.sendall(b"x")
-    print("kept")
-except OSError as error:
-    print(type(error).__name__)
-"""
-
 
 def policy(port: int, count: int) -> str:
     return POLICY.format(
@@ -105,13 +92,10 @@ def test_daemon_serves_while_many_backends_die_and_go(app: Governed, server: sub
     port = int(server.stdout.readline())
     app.daemon.write_policy("app.yaml", policy(port, MANY))
     app.start()
-    argv = [sys.executable, "-c", _CLIENT, str(app.app.path), VIRTUAL, str(PORT)]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
-        assert client.stdout is not None
-        assert client.stdout.readline() == "up\n"
+    with held_flow(app.app, VIRTUAL, PORT) as fate:
         server.send_signal(signal.SIGUSR1)
         assert slowest_answer_s(app, lambda: len(app.records("backend-down")) == MANY) < LONGEST_S
-        assert client.communicate("go\n", timeout=60)[0] == "ConnectionAbortedError\n"
+        assert fate() == "ConnectionAbortedError"
     assert sum(told["closed"]["tcp"] for told in app.records("backend-down")) == 1
     assert len(app.records("service-down")) == 1
     app.daemon.write_policy("app.yaml", policy(port, 1))

@@ -19,6 +19,7 @@ from cgnetd.kernel.cgroup import CgroupRoot
 from cgnetd.kernel.store import Store
 from support.backend import Backend
 from support.governed import Governed, eventually, governed
+from support.held import held_flow
 from support.sandbox import PrivateCgroup
 
 VIRTUAL, PORT = "192.0.2.20", 5432
@@ -63,20 +64,6 @@ for line in sys.stdin:
     except OSError as error:
         answer = type(error).__name__ + ":" + str(error.errno)
     print(json.dumps(answer), flush=True)
-"""
-
-# Holds a TCP connection to the service, and sends on it when told to.
-_CLIENT = """
-import socket, sys
-open(sys.argv[1] + "/cgroup.procs", "w").write("0")
-made = socket.create_connection((sys.argv[2], int(sys.argv[3])))
-print("up", flush=True)
-sys.stdin.readline()
-try:
-    made.sendall(b"x")
-    print("kept")
-except OSError as error:
-    print(type(error).__name__)
 """
 
 # Holds a TCP connection to the service, and tells its peer when asked.
@@ -292,13 +279,10 @@ def test_tcp_flows_of_a_removed_backend_end_by_themselves_or_are_closed(
     app: Governed, one: Backend, two: Backend, down: str, answer: str
 ) -> None:
     start(app, policy(one, down=down))
-    argv = [sys.executable, "-c", _CLIENT, str(app.app.path), VIRTUAL, str(PORT)]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
-        assert client.stdout is not None
-        assert client.stdout.readline() == "up\n"
+    with held_flow(app.app, VIRTUAL, PORT) as fate:
         app.daemon.write_policy("app.yaml", policy(two, down=down))
         app.daemon.ask("reload")
-        assert client.communicate("go\n", timeout=60)[0] == f"{answer}\n"
+        assert fate() == answer
     closed = [told["closed"] for told in app.records("flows-closed")]
     assert closed == ([] if answer == "kept" else [{"udp": 0, "tcp": 1}])
 

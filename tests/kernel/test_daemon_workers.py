@@ -6,18 +6,18 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cgnetd.service.worker import PROBER, SOCKETS, WORKERS_VARIABLE
 from support.governed import Governed, eventually, governed
+from support.held import held_flow
 from support.sandbox import PrivateCgroup
 from support.workers import Activator
 
-PATIENCE_S = 60.0
+VIRTUAL, PORT = "192.0.2.20", 5432
 POLICY = """\
 apiVersion: cgnetd/v1
 kind: Policy
@@ -47,38 +47,6 @@ def app(
     monkeypatch.setenv(WORKERS_VARIABLE, str(tmp_path / "workers"))
     with governed(tmp_path, private_cgroup, pin_dir, objects) as found:
         yield found
-
-
-# Holds a connection to the service; tells what became of it when it is asked.
-_CLIENT = """
-import socket, sys
-open(sys.argv[1] + "/cgroup.procs", "w").write("0")
-made = socket.create_connection(("192.0.2.20", 5432))
-print("up", flush=True)
-sys.stdin.readline()
-try:
-    made.sendall(b"x")
-    print("kept")
-except OSError as error:
-    print(type(error).__name__)
-"""
-
-
-@contextmanager
-def held_flow(app: Governed) -> Iterator[Callable[[], str]]:
-    """What is yielded tells what became of the flow: "kept", or the error it got."""
-    argv = [sys.executable, "-c", _CLIENT, str(app.app.path)]
-    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as client:
-        try:
-            assert client.stdout is not None
-            assert client.stdout.readline() == "up\n"
-
-            def fate() -> str:
-                return client.communicate("go\n", timeout=PATIENCE_S)[0].strip()
-
-            yield fate
-        finally:
-            client.kill()
 
 
 # Takes connections and keeps them when it is told to take no more.
@@ -114,7 +82,7 @@ def test_daemon_has_flows_closed_by_a_worker(
     directory = tmp_path / "workers"
     with Activator(directory, PROBER), Activator(directory, SOCKETS, object_dir=objects) as closer:
         app.start()
-        with held_flow(app) as fate:
+        with held_flow(app.app, VIRTUAL, PORT) as fate:
             assert not closer.started
             server.send_signal(signal.SIGUSR1)
             assert app.await_record("backend-down")["closed"] == {"udp": 0, "tcp": 1}
@@ -128,7 +96,7 @@ def test_daemon_without_workers_says_so_and_closes_nothing(
     assert server.stdout is not None
     app.daemon.write_policy("app.yaml", POLICY.format(port=int(server.stdout.readline())))
     app.start()
-    with held_flow(app) as fate:
+    with held_flow(app.app, VIRTUAL, PORT) as fate:
         server.send_signal(signal.SIGUSR1)
         assert "worker prober" in app.await_record("probes-failed")["error"]
         assert any("worker prober" in line for line in app.daemon.ask("status")["waiting"])
