@@ -109,35 +109,66 @@ static __always_inline bool cgn_bisect(struct cgn_reader *reader, __u32 first, _
 	return count == 1 && cgn_read(reader, first, cell) && *cell <= wanted;
 }
 
-/* The last of `count` sorted half cells, from the half `first` on, that is at most `wanted`; else the first. */
-static __always_inline bool cgn_bisect_halves(struct cgn_reader *reader, __u32 first, __u32 count, __u32 wanted,
-					      __u32 *half_cell)
+/*
+ * Of `count` sorted entries of an address table, from `first` on, the last that begins at or before `wanted`; else the
+ * first.
+ */
+static __always_inline bool cgn_bisect_entries(struct cgn_reader *reader, __u32 first, __u32 count, __u64 wanted,
+					       __u64 *entry)
 {
-	for (int step = 0; step < CGN_BISECT_STEPS && count > 1; step++) {
+	for (int i = 0; i < CGN_BISECT_STEPS && count > 1; i++) {
 		__u32 half = count >> 1;
 
-		if (!cgn_read_half(reader, first + half, half_cell))
+		if (!cgn_read(reader, first + half, entry))
 			return false;
-		if (*half_cell <= wanted) {
+		if ((*entry & (*entry - CGN_TABLE_STEP)) <= wanted) {
 			first += half;
 			count -= half;
 		} else {
 			count = half;
 		}
 	}
-	return count == 1 && cgn_read_half(reader, first, half_cell);
+	return count == 1 && cgn_read(reader, first, entry);
+}
+
+/* The same of a dense list. */
+static __always_inline bool cgn_bisect_halves(struct cgn_reader *reader, __u32 first, __u32 count, __u32 wanted,
+					      __u32 step, __u32 *entry)
+{
+	for (int i = 0; i < CGN_BISECT_STEPS && count > 1; i++) {
+		__u32 half = count >> 1;
+
+		if (!cgn_read_half(reader, first + half, entry))
+			return false;
+		if ((*entry & (*entry - step)) <= wanted) {
+			first += half;
+			count -= half;
+		} else {
+			count = half;
+		}
+	}
+	return count == 1 && cgn_read_half(reader, first, entry);
+}
+
+/* The answer of a span if it covers what is looked for, else row 0. Without a branch, which nothing would foresee. */
+static __always_inline __u32 cgn_covered(__u64 span, __u64 wanted, __u64 step)
+{
+	__u64 key = span & -step, begin = key & (key - step);
+
+	/* A difference that wraps is not below half of the span either. */
+	return span & (step - 1) & (__s64)(((wanted - begin) >> 1) - (key - begin)) >> 63;
 }
 
 /* The row of an address, `bits` of it, in a dense list. */
 static __always_inline bool cgn_dense_row(struct cgn_reader *reader, __u32 blob, __u64 node, __u64 bits, __u32 *row)
 {
-	__u32 skip = CGN_LO(node) >> CGN_NODE_SHIFT & 31;
-	__u32 rows = (1u << (CGN_LO(node) >> CGN_DENSE_SHIFT & 31)) - 1;
+	__u32 count = CGN_LO(node) & ((1 << CGN_DENSE_SHIFT) - 1), span = CGN_HI(node);
+	__u32 step = 1u << (CGN_LO(node) >> CGN_DENSE_SHIFT & 31);
+	__u32 wanted = (__u32)(bits << CGN_NODE_SKIP(node) >> 32) | step | (step - 1);
 
-	if (!cgn_bisect_halves(reader, 2 * blob + CGN_HI(node), CGN_LO(node) & ((1 << CGN_DENSE_SHIFT) - 1),
-			       (__u32)(bits << skip >> 32) | rows, row))
+	if (count && !cgn_bisect_halves(reader, 2 * blob + span, count, wanted, step, &span))
 		return false;
-	*row &= rows;
+	*row = cgn_covered(span, wanted, step);
 	return true;
 }
 
@@ -167,27 +198,29 @@ static __always_inline bool cgn_row(struct cgn_reader *reader, __u32 blob, __u64
 				    __u32 from, __u32 *row)
 {
 	__u64 bits, entry;
-	__u32 skip;
 
-	for (int list = 0; list < CGN_TABLE_LISTS && from < 128; list++) {
+	while (from < 128) { /* 4 lists at most, of CGN_TABLE_KEY_BITS */
 		bits = cgn_bits(address, from);
 		if (!cgn_indexed(reader, blob, bits, &node))
 			return false;
 		*row = CGN_HI(node) - 1; /* of a zero no row */
 		if (!CGN_LO(node))
 			return true;
-		skip = CGN_LO(node) >> CGN_NODE_SHIFT;
-		if (skip > CGN_TABLE_SKIP)
-			return CGN_LO(node) & CGN_NODE_DENSE && cgn_dense_row(reader, blob, node, bits, row);
-		if (!cgn_bisect(reader, blob + CGN_HI(node), CGN_LO(node) & ((1 << CGN_NODE_SHIFT) - 1),
-				bits << skip | ((1 << CGN_TABLE_ANSWER_BITS) - 1), &entry))
+		if (CGN_LO(node) & CGN_NODE_DENSE)
+			return cgn_dense_row(reader, blob, node, bits, row);
+		if (CGN_NODE_SKIP(node) > CGN_TABLE_SKIP)
 			return false;
-		*row = entry & ((1 << CGN_TABLE_ANSWER_BITS) - 1);
+		bits = bits << CGN_NODE_SKIP(node) | (2 * CGN_TABLE_STEP - 1);
+		if (!cgn_bisect_entries(reader, blob + CGN_HI(node), CGN_LO(node) & ((1 << CGN_NODE_SHIFT) - 1), bits,
+					&entry))
+			return false;
+		*row = CGN_LO(node) & CGN_NODE_SPANS ? cgn_covered(entry, bits, CGN_TABLE_STEP)
+						     : entry & (CGN_TABLE_STEP - 1);
 		if (!(*row & CGN_TABLE_MORE))
 			return true;
+		from += CGN_NODE_SKIP(node) + CGN_TABLE_KEY_BITS;
 		if (!cgn_read(reader, blob + (*row & ~CGN_TABLE_MORE), &node))
 			return false;
-		from += skip + CGN_TABLE_KEY_BITS;
 	}
 	return false;
 }

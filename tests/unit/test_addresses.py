@@ -10,17 +10,18 @@ from random import Random
 
 import pytest
 
-from cgnetd.datapath import abi, tables
+from cgnetd.datapath import abi, runs, tables
 from cgnetd.datapath.addresses import V4, V6, Family, Pieces
 from cgnetd.datapath.reader import LOW, CellReader
-from cgnetd.datapath.tables import BARE_ENTRIES, MAX_INDEX_BITS, table_cells
+from cgnetd.datapath.tables import BARE_ENTRIES, MAX_INDEX_BITS, SPANS_FROM, table_cells
 
 LENGTHS = (0, 1, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 79, 80, 81, 95, 96, 97, 111, 112, 113, 127, 128)
 NEAR = (4, 8, 16, 17, 32, 33, 48, 64, 80, 81, 96, 112)  # bits in which neighbours differ at most
 
 
-def random_pieces(random: Random, family: Family, count: int, *, near: bool) -> Pieces:
-    """The pieces that random prefixes cut; `near`: prefixes that have most of their bits in common."""
+def random_pieces(random: Random, family: Family, count: int, *, near: bool, apart: bool) -> Pieces:
+    """The pieces that random prefixes cut; `near`: prefixes that have most of their bits in common; `apart`: between
+    those with other rows most have the first one."""
     base, end, starts = random.getrandbits(family.bits), 1 << family.bits, {0}
     for _ in range(count):
         length = min(random.choice(LENGTHS), family.bits)
@@ -29,7 +30,8 @@ def random_pieces(random: Random, family: Family, count: int, *, near: bool) -> 
         starts |= {first, first + (1 << family.bits - length)} - {end}
     rows: list[int] = []
     for _ in starts:
-        rows.append(random.choice([row for row in range(5) if not rows or row != rows[-1]]))
+        first = apart and rows and rows[-1] and random.random() < 0.9
+        rows.append(0 if first else random.choice([row for row in range(5) if not rows or row != rows[-1]]))
     return Pieces(sorted(starts), rows)
 
 
@@ -41,12 +43,17 @@ def asked(random: Random, family: Family, pieces: Pieces) -> Iterator[int]:
             yield address % (1 << family.bits)
 
 
+@pytest.mark.parametrize("spans_from", [0, SPANS_FROM], ids=["spans", "both"])
+@pytest.mark.parametrize("apart", [False, True], ids=["touching", "apart"])
 @pytest.mark.parametrize("near", [False, True], ids=["scattered", "near"])
 @pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
-def test_table_names_the_row_of_every_address(family: Family, near: bool) -> None:
-    random = Random(f"{family.bits} {near}")
-    for count in (0, 1, 2, 10, 31, 32, 33, 100, 1000) * 4:
-        pieces = random_pieces(random, family, count, near=near)
+def test_table_names_the_row_of_every_address(
+    monkeypatch: pytest.MonkeyPatch, family: Family, near: bool, apart: bool, spans_from: int
+) -> None:
+    monkeypatch.setattr(tables, "SPANS_FROM", spans_from)
+    random = Random(f"{family.bits} {near} {apart}")
+    for count in (0, 1, 2, 10, 31, 32, 33, 100, 1000) * 2:
+        pieces = random_pieces(random, family, count, near=near, apart=apart)
         offset = random.choice([0, 7, abi.BLOCK_CELLS - 2])
         cells, node = table_cells(family, pieces, offset)
         reader = CellReader(array("Q", bytes(8 * offset)) + cells)
@@ -56,80 +63,105 @@ def test_table_names_the_row_of_every_address(family: Family, near: bool) -> Non
             assert reader.row(0, node, aligned >> 64, aligned & LOW) == expected, f"{address:x} among {count}"
 
 
-def spread(count: int, begin: int, step: int) -> list[int]:
-    return [0, *(begin + number * step for number in range(count - 1))]
+def prefixes(family: Family, count: int, begin: int, length: int, every: int, *, rows: int = 2) -> Pieces:
+    """Prefixes of one length from `begin` on, each the first of `every`; the last one has the row `rows - 1`."""
+    size, pieces = 1 << family.bits - length, Pieces([0], [0])
+    for number in range(count):
+        start = begin + number * every * size
+        pieces.starts.extend([start, start + size])
+        pieces.rows.extend([1 + (number + rows - 1 - count) % (rows - 1), 0])
+    return pieces
 
 
 @pytest.mark.parametrize(
-    ("starts", "rows", "dense"),
+    ("pieces", "kinds"),
     [
-        (spread(1000, (1 << 20) + 1, 1 << 22), 512, True),  # behind an index of nine bits
-        (spread(1000, (1 << 20) + 1, 1 << 22), 513, False),
-        (spread(70_000, 1 << 15, 61_001), 1 << 16, True),
-        (spread(70_000, 1 << 15, 61_001), (1 << 16) + 1, False),
-        (spread(3000, 10 << 24 | 5, 5), 1 << 16, True),  # 10.0.0.0/17: behind several indexes
-        (spread(3000, 10 << 24 | 5, 5), 2999, True),
-        (spread(17, 255 << 24, 1), 17, True),
-        (spread(9, 1 << 16, 1 << 16), 9, True),  # without an index
-        (spread(9, 1 << 16, 1 << 15), 9, False),
+        (prefixes(V4, 1000, 1 << 20, 24, 1 << 14, rows=1 << 8), {"dense"}),  # behind an index of nine bits
+        (prefixes(V4, 1000, 1 << 20, 24, 1 << 14, rows=(1 << 8) + 1), {"spans"}),
+        (prefixes(V4, 70_000, 1 << 15, 32, 61_001, rows=1 << 15), {"dense", "inline"}),  # of 16 bits
+        (prefixes(V4, 70_000, 1 << 15, 32, 61_001, rows=(1 << 15) + 1), {"spans"}),
+        (prefixes(V4, 3000, 10 << 24, 32, 5, rows=1 << 15), {"dense"}),  # 10.0.0.0/17: several indexes
+        (prefixes(V4, SPANS_FROM // 2 - 1, 1 << 16, 24, 2), {"starts"}),
+        (prefixes(V4, SPANS_FROM // 2, 1 << 16, 24, 2), {"dense"}),
+        (
+            Pieces([0, *(n << 12 | 5 for n in range(1, 3000))], [n % 2 for n in range(3000)]),
+            {"starts"},
+        ),  # aligned to nothing
+        (Pieces([n << 16 for n in range(3000)], [n % 9 for n in range(3000)]), {"dense"}),  # few in between
+        (prefixes(V6, 1000, 0x20010DB8 << 96, 48, 3), {"spans"}),
+        (prefixes(V6, 1000, 0x20010DB8 << 96 | 0xBEEF << 64, 64, 1 << 17), {"spans", "inline"}),
+        (prefixes(V6, 1000, 0x20010DB8 << 96 | 0xBEEF << 64, 64, 1 << 17, rows=1 << 15), {"spans", "inline"}),
     ],
 )
-def test_lists_are_dense_where_keys_and_rows_fit(starts: list[int], rows: int, *, dense: bool) -> None:
-    numbers = [(number * 7919 + rows - 1) % rows for number in range(len(starts))]
-    cells, node = table_cells(V4, Pieces(starts, numbers), 3)
-    found = set(list_forms(cells, node, 3))
-    assert found == {dense}
+def test_lists_take_the_least_room(pieces: Pieces, kinds: set[str]) -> None:
+    family = V6 if pieces.starts[-1] >> 32 else V4
+    cells, node = table_cells(family, pieces, 3)
+    assert set(list_kinds(cells, node, 3)) == kinds
     reader = CellReader(array("Q", bytes(8 * 3)) + cells)
-    for number, start in enumerate(starts):
-        following = starts[number + 1] if number + 1 < len(starts) else 1 << 32
-        for address in (start, following - 1):
-            assert reader.row(0, node, address << 32, 0) == numbers[number], f"{address:x}"
+    beyond = [*pieces.starts[1:], 1 << family.bits]
+    for start, end, row in zip(pieces.starts, beyond, pieces.rows, strict=True):
+        for address in (start, end - 1):
+            aligned = address << 128 - family.bits
+            assert reader.row(0, node, aligned >> 64, aligned & LOW) == row, f"{address:x}"
 
 
-@pytest.mark.parametrize("count", [BARE_ENTRIES, 1000])
+@pytest.mark.parametrize("count", [2, BARE_ENTRIES, 1000])
 def test_lists_are_wide_where_the_order_of_bytes_is_another(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr(tables, "_PACKS", False)
-    starts = [number << 16 for number in range(count)]
-    cells, node = table_cells(V4, Pieces(starts, [number % 3 for number in range(count)]), 0)
-    assert not any(list_forms(cells, node, 0))
+    monkeypatch.setattr(runs, "_PACKS", False)
+    monkeypatch.setattr(tables, "SPANS_FROM", 0)
+    pieces = prefixes(V4, count, 1 << 24, 16, 3)
+    cells, node = table_cells(V4, pieces, 0)
+    assert set(list_kinds(cells, node, 0)) == {"spans"}
     reader = CellReader(cells)
-    assert [reader.row(0, node, start << 32, 0) for start in starts] == [number % 3 for number in range(count)]
+    assert [reader.row(0, node, start << 32, 0) for start in pieces.starts] == pieces.rows
 
 
-def list_forms(cells: array[int], node: int, offset: int) -> Iterator[bool]:
-    """Whether they are dense, of all lists that indexes lead to."""
+def list_kinds(cells: array[int], node: int, offset: int) -> Iterator[str]:
+    """Of all lists that nodes lead to."""
     size = abi.lo(node)
     if size & abi.NODE_INDEX:
         for at in range(abi.hi(node), abi.hi(node) + (1 << (size & 31))):
-            yield from list_forms(cells, cells[at - offset], offset)
+            yield from list_kinds(cells, cells[at - offset], offset)
+    elif size & abi.NODE_DENSE:
+        yield "dense" if size & (1 << abi.DENSE_SHIFT) - 1 else "inline"
     elif size:
-        yield bool(size & abi.NODE_DENSE)
+        yield "spans" if size & abi.NODE_SPANS else "starts"
+        for at in range(abi.hi(node), abi.hi(node) + (size & (1 << abi.NODE_SHIFT) - 1)):
+            if cells[at - offset] & abi.TABLE_MORE:
+                further = cells[at - offset] & abi.TABLE_MORE - 1
+                yield from list_kinds(cells, cells[further - offset], offset)
 
 
-def test_prefixes_longer_than_those_of_providers_take_three_cells_more() -> None:
-    starts = [0]
-    for number in range(10_000):
-        begin = 0x2A00 << 112 | number << 81 | 0xBEEF << 64
-        starts += [begin, begin + (1 << 64)]
-    cells, _ = table_cells(V6, Pieces(starts, [number % 2 for number in range(len(starts))]), 0)
-    assert len(cells) <= (3 + 3) * 10_000
+@pytest.mark.parametrize(
+    ("family", "length", "bytes_each"),
+    [(V4, 24, 12), (V4, 32, 12), (V6, 48, 16), (V6, 64, 24), (V6, 128, 56)],
+)
+def test_prefixes_that_lie_apart_take_little(family: Family, length: int, bytes_each: int) -> None:
+    begin = 0x2A00 << 112 | 0xBEEF if family is V6 else 1 << 24
+    begin = begin >> family.bits - length << family.bits - length
+    every = max(2, 1 << length - 46) if family is V6 else 3
+    cells, _ = table_cells(family, prefixes(family, 10_000, begin, length, every), 0)
+    assert 8 * len(cells) <= bytes_each * 10_000
 
 
-def test_prefixes_of_providers_take_two_cells_each_and_their_index_one() -> None:
-    starts = [0]
-    for number in range(10_000):
-        starts += [0x2A00 << 112 | number << 81, (0x2A00 << 112 | number << 81) + (1 << 80)]
-    cells, _ = table_cells(V6, Pieces(starts, [number % 2 for number in range(len(starts))]), 0)
-    assert len(cells) <= 3 * 10_000
+def index_bits(cells: array[int], node: int) -> int:
+    assert abi.lo(node) & abi.NODE_INDEX
+    return abi.lo(node) & 31
 
 
-@pytest.mark.parametrize(("count", "bits"), [(BARE_ENTRIES, 0), (33, 5), (1000, 9), (1 << 20, MAX_INDEX_BITS)])
+@pytest.mark.parametrize(("count", "bits"), [(33, 5), (1000, 9), (1 << 17, MAX_INDEX_BITS)])
 def test_the_index_grows_with_the_table(count: int, bits: int) -> None:
+    """With as many starts, or spans."""
     starts = [(number << 32) // count for number in range(count)]
-    _, node = table_cells(V4, Pieces(starts, [n % 2 for n in range(count)]), 0)
-    assert bool(abi.lo(node) & abi.NODE_INDEX) == bool(bits)
-    if bits:
-        assert abi.lo(node) & 31 == bits
+    assert index_bits(*table_cells(V4, Pieces(starts, [n % 2 + 1 for n in range(count)]), 0)) == bits
+    if count >= SPANS_FROM:
+        assert index_bits(*table_cells(V4, prefixes(V4, count, 0, 24, (1 << 24) // count), 0)) == bits
+
+
+def test_few_entries_have_no_index() -> None:
+    starts = [number << 27 for number in range(BARE_ENTRIES)]
+    _, node = table_cells(V4, Pieces(starts, [number % 2 for number in range(BARE_ENTRIES)]), 0)
+    assert abi.lo(node) == BARE_ENTRIES
 
 
 @pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])

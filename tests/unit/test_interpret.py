@@ -151,7 +151,7 @@ def test_explain_takes_the_family_that_decides_of_a_bind_to_both() -> None:
         (abi.IMAGE_HEADER + abi.POLICY_V4, abi.cell(0, abi.TABLE_SKIP + 1 << abi.NODE_SHIFT | 1)),
         (abi.IMAGE_HEADER + abi.POLICY_V4, abi.cell(0, 1 << abi.NODE_SHIFT)),
         (abi.IMAGE_HEADER + abi.POLICY_V4, abi.cell(1 << 30, abi.NODE_INDEX | 16)),
-        (abi.IMAGE_HEADER + abi.POLICY_V4, abi.cell(0, abi.NODE_DENSE | 16 << abi.DENSE_SHIFT)),
+        (abi.IMAGE_HEADER + abi.POLICY_V4, abi.cell(1 << 31 | 99, abi.NODE_DENSE | 16 << abi.DENSE_SHIFT)),
         (abi.IMAGE_HEADER + abi.POLICY_V4, abi.cell(1 << 30, abi.NODE_DENSE | 16 << abi.DENSE_SHIFT | 1)),
         (abi.IMAGE_HEADER + abi.POLICY_V4, abi.cell(1 << 30, abi.NODE_DENSE | 16 << abi.DENSE_SHIFT | 9)),
         (abi.IMAGE_HEADER + abi.POLICY_ROWS, 0),

@@ -29,7 +29,7 @@
 #include "views.h"
 
 #define CGN_MAGIC 0x6e676331u /* "1cgn" */
-#define CGN_ABI_VERSION 5
+#define CGN_ABI_VERSION 6
 
 #define CGN_SLOTS 2
 #define CGN_CHAIN_MAX 26 /* policies that can govern one cgroup, excluded ones counted */

@@ -9,15 +9,20 @@
  *   row     `row + 1 | 0`: one row holds for all.
  *   index   `offset in the blob of 2^bits nodes | CGN_NODE_INDEX + position << CGN_NODE_SHIFT + bits`: the bits behind
  *           the first `position` ones say which node is next.
- *   list    `offset in the blob of the first entry | skip << CGN_NODE_SHIFT + entry count`: entries sorted by a key of
- *           39 bits, those behind the first `skip` ones. The first is at or before all that is looked for.
+ *   list    `offset in the blob of the first entry | CGN_NODE_SPANS if it is of spans + skip << CGN_NODE_SHIFT +
+ *           entry count`: sorted cells, keys of 39 bits behind the first `skip` ones.
  *   dense   `offset in the blob of the first entry, in half cells | CGN_NODE_DENSE + skip << CGN_NODE_SHIFT +
- *           answer bits << CGN_DENSE_SHIFT + entry count`: a list whose entries are half cells, two a cell in the order
- *           of memory: a key of the bits behind the first `skip` ones, then a row of so many bits. What the key of the
- *           first entry says does not count: the first is at or before all that is looked for.
+ *           answer bits << CGN_DENSE_SHIFT + entry count`: spans in half cells, two a cell in the order of memory, keys
+ *           of as many bits as are left. With a count of 0 the only entry is in place of the offset.
  *
- * Entry: key << CGN_TABLE_ANSWER_BITS | answer, a row or CGN_TABLE_MORE + the offset in the blob of a node about the
- * bits behind the key. Zeros follow the last bit of an address. Neighbouring nodes may share entries.
+ * Entry: a key, one more bit, and the answer in the lowest bits: of a cell those below CGN_TABLE_STEP. In a list of
+ * starts it is a key from which on the answer holds, until the next entry, and the bit behind is set; the first entry
+ * is at or before all that is looked for. In one of spans it is the middle of an aligned block of keys, for which the
+ * answer holds. So without its lowest bit that is set each key is where its entry begins, and of spans that bit is half
+ * of the block's size. What no span covers has row 0.
+ *
+ * Answer: a row, or CGN_TABLE_MORE + the offset in the blob of a node about the bits behind this key. Zeros follow the
+ * last bit of an address. Neighbouring nodes may share entries.
  *
  * Rows: as many cells each as there are columns. CGN_COLUMN() of the header's columns cell is that of a context, and
  * CGN_COLUMNS() how many there are. Before row 0 stands one more, for rules on any address and for the default: the
@@ -33,11 +38,13 @@
 
 #define CGN_NODE_INDEX 0x80000000u
 #define CGN_NODE_DENSE 0x40000000u
+#define CGN_NODE_SPANS 0x20000000u
 #define CGN_NODE_SHIFT 24
+#define CGN_NODE_SKIP(node) ((__u32)(node) >> CGN_NODE_SHIFT & 31)
 #define CGN_DENSE_SHIFT 16
 #define CGN_TABLE_KEY_BITS 39
-#define CGN_TABLE_ANSWER_BITS 25
-#define CGN_TABLE_MORE 0x1000000u
+#define CGN_TABLE_STEP 0x1000000ull
+#define CGN_TABLE_MORE 0x800000u
 #define CGN_TABLE_SKIP 24 /* at most */
 #define CGN_TABLE_LISTS 4 /* of an address, at most */
 #define CGN_TABLE_INDEXES 8 /* that follow each other, at most */

@@ -14,7 +14,7 @@ from typing import Final
 BYTE_ORDER: Final = sys.byteorder
 
 MAGIC: Final = 0x6E676331
-ABI_VERSION: Final = 5
+ABI_VERSION: Final = 6
 
 SLOTS: Final = 2
 CHAIN_MAX: Final = 26
@@ -105,11 +105,12 @@ TIER_BASELINE: Final = 2
 
 NODE_INDEX: Final = 0x80000000
 NODE_DENSE: Final = 0x40000000
+NODE_SPANS: Final = 0x20000000
 NODE_SHIFT: Final = 24
 DENSE_SHIFT: Final = 16
 TABLE_KEY_BITS: Final = 39
-TABLE_ANSWER_BITS: Final = 25
-TABLE_MORE: Final = 0x1000000
+TABLE_STEP: Final = 0x1000000
+TABLE_MORE: Final = 0x800000
 TABLE_SKIP: Final = 24
 TABLE_LISTS: Final = 4
 TABLE_INDEXES: Final = 8

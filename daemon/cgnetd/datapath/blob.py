@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import NamedTuple
 
 from cgnetd.datapath import abi
@@ -154,6 +156,7 @@ def _assemble(
     swept = [(section, [(family, _sweep(family, section.rows, budget)) for family in (V4, V6)]) for section in sections]
     cells, entries = array("Q", lists.cells), 0
     for section, tables in swept:
+        _begin_with_most(section.rows, [pieces for _, pieces in tables])
         header[abi.POLICY_FLAGS] |= abi.cell(section.flag, 0)
         header[abi.POLICY_ROWS + section.direction] = abi.cell(len(cells), section.rows.count)
         header[abi.POLICY_COLUMNS + section.direction] = section.rows.columns
@@ -166,6 +169,17 @@ def _assemble(
             entries += len(pieces.starts)
             cells.extend(table)
     return cells, entries
+
+
+def _begin_with_most(rows: Rows, tables: Sequence[Pieces]) -> None:
+    """Give the first number to the row that most pieces have: in address tables it takes no room."""
+    found = Counter(chain.from_iterable(pieces.rows for pieces in tables))
+    most = found.most_common(1)[0][0]
+    if found[0] < found[most]:
+        rows.exchange(0, most)
+        numbers = {0: most, most: 0}
+        for pieces in tables:
+            pieces.rows[:] = [numbers.get(row, row) for row in pieces.rows]
 
 
 def _sweep(family: Family, rows: Rows, budget: Budget) -> Pieces:

@@ -8,6 +8,7 @@ know of chains or verdicts.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 
 from cgnetd.datapath import abi
 from cgnetd.errors import CgnetdError
@@ -74,11 +75,13 @@ class CellReader:
                 return abi.hi(node) - 1 & WORD
             if size & abi.NODE_DENSE:
                 return self._dense_row(blob, node, high)
-            skip, count = size >> abi.NODE_SHIFT, size & (1 << abi.NODE_SHIFT) - 1
+            skip, count = size >> abi.NODE_SHIFT & 31, size & (1 << abi.NODE_SHIFT) - 1
             if skip > abi.TABLE_SKIP:
                 raise CorruptImageError(f"read image: a list behind {skip} bits")
-            wanted = high << skip & LOW | (1 << abi.TABLE_ANSWER_BITS) - 1
-            answer = self.bisect(blob + abi.hi(node), count, wanted) & (1 << abi.TABLE_ANSWER_BITS) - 1
+            wanted = high << skip & LOW | 2 * abi.TABLE_STEP - 1
+            entry = self._bisect_entries(self.cell, blob + abi.hi(node), count, wanted, abi.TABLE_STEP)
+            spans = size & abi.NODE_SPANS
+            answer = _covered(entry, wanted, abi.TABLE_STEP) if spans else entry & abi.TABLE_STEP - 1
             if not answer & abi.TABLE_MORE:
                 return answer
             node = self.cell(blob + (answer & ~abi.TABLE_MORE))
@@ -88,16 +91,24 @@ class CellReader:
 
     def _dense_row(self, blob: int, node: int, high: int) -> int:
         """The row of an address, which begins with `high`, in a dense list."""
-        size = abi.lo(node)
-        skip, rows = size >> abi.NODE_SHIFT & 31, (1 << (size >> abi.DENSE_SHIFT & 31)) - 1
-        first, count = 2 * blob + abi.hi(node), size & (1 << abi.DENSE_SHIFT) - 1
-        wanted = high << skip >> 32 & WORD | rows
-        while count > 1:
+        size, span = abi.lo(node), abi.hi(node)
+        count, step = size & (1 << abi.DENSE_SHIFT) - 1, 1 << (size >> abi.DENSE_SHIFT & 31)
+        wanted = high << (size >> abi.NODE_SHIFT & 31) >> 32 & WORD | 2 * step - 1
+        if count:
+            span = self._bisect_entries(self._half, 2 * blob + span, count, wanted, step)
+        return _covered(span, wanted, step)
+
+    def _bisect_entries(self, read: Callable[[int], int], first: int, count: int, wanted: int, step: int) -> int:
+        """The last of `count` entries that begins at or before `wanted`; else the first."""
+        for _ in range(abi.BISECT_STEPS):
+            if count <= 1:
+                break
             half = count >> 1
-            first, count = (first + half, count - half) if self._half(first + half) <= wanted else (first, half)
-        if not count:
-            raise CorruptImageError("read image: a list is empty")
-        return self._half(first) & rows
+            entry = read(first + half)
+            first, count = (first + half, count - half) if entry & entry - step <= wanted else (first, half)
+        if count != 1:
+            raise CorruptImageError("read image: a list is empty, or too long")
+        return read(first)
 
     def _half(self, index: int) -> int:
         """A half of a cell; `index` counts halves, in the order of memory."""
@@ -192,3 +203,10 @@ class CellReader:
                 return abi.lo(edge)
             first, last = (middle + 1, last) if abi.hi(edge) < byte else (first, middle - 1)
         return abi.hi(self.cell(at))
+
+
+def _covered(span: int, wanted: int, step: int) -> int:
+    """The answer of a span if it covers what is looked for, else row 0. `step`: what its key counts in."""
+    answer = span & step - 1
+    begin = (span & span - step) - answer
+    return answer if 0 <= wanted - begin >> 1 < span - answer - begin else 0

@@ -87,6 +87,15 @@ class Rows:
             self.cells.extend(content)
         return row
 
+    def exchange(self, one: int, other: int) -> None:
+        """Give each of two rows the number of the other."""
+        width = len(self._members)
+        places = [slice((row + 1) * width, (row + 2) * width) for row in (one, other)]
+        contents = [self.cells[place] for place in places]
+        for row, place, content in zip((one, other), places, reversed(contents), strict=True):
+            self.cells[place] = content
+            self._rows_by_content[tuple(content)] = row
+
     def _own_list(self, members: Sequence[Sequence[int]], groups: tuple[int, ...], end: int) -> int:
         """Of the rules of these groups, as far as they come before `end`."""
         rules = _merge([members[group] for group in groups])
