@@ -14,6 +14,7 @@ from cgnetd.datapath import abi, runs, tables
 from cgnetd.datapath.addresses import V4, V6, Family, Pieces
 from cgnetd.datapath.reader import LOW, CellReader
 from cgnetd.datapath.tables import BARE_ENTRIES, MAX_INDEX_BITS, SPANS_FROM, table_cells
+from support.table_forms import list_kinds
 
 LENGTHS = (0, 1, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 79, 80, 81, 95, 96, 97, 111, 112, 113, 127, 128)
 NEAR = (4, 8, 16, 17, 32, 33, 48, 64, 80, 81, 96, 112)  # bits in which neighbours differ at most
@@ -96,8 +97,9 @@ def prefixes(family: Family, count: int, begin: int, length: int, every: int, *,
 def test_lists_take_the_least_room(pieces: Pieces, kinds: set[str]) -> None:
     family = V6 if pieces.starts[-1] >> 32 else V4
     cells, node = table_cells(family, pieces, 3)
-    assert set(list_kinds(cells, node, 3)) == kinds
-    reader = CellReader(array("Q", bytes(8 * 3)) + cells)
+    cells = array("Q", bytes(8 * 3)) + cells
+    assert set(list_kinds(cells, 0, node)) == kinds
+    reader = CellReader(cells)
     beyond = [*pieces.starts[1:], 1 << family.bits]
     for start, end, row in zip(pieces.starts, beyond, pieces.rows, strict=True):
         for address in (start, end - 1):
@@ -111,25 +113,9 @@ def test_lists_are_wide_where_the_order_of_bytes_is_another(monkeypatch: pytest.
     monkeypatch.setattr(tables, "SPANS_FROM", 0)
     pieces = prefixes(V4, count, 1 << 24, 16, 3)
     cells, node = table_cells(V4, pieces, 0)
-    assert set(list_kinds(cells, node, 0)) == {"spans"}
+    assert set(list_kinds(cells, 0, node)) == {"spans"}
     reader = CellReader(cells)
     assert [reader.row(0, node, start << 32, 0) for start in pieces.starts] == pieces.rows
-
-
-def list_kinds(cells: array[int], node: int, offset: int) -> Iterator[str]:
-    """Of all lists that nodes lead to."""
-    size = abi.lo(node)
-    if size & abi.NODE_INDEX:
-        for at in range(abi.hi(node), abi.hi(node) + (1 << (size & 31))):
-            yield from list_kinds(cells, cells[at - offset], offset)
-    elif size & abi.NODE_DENSE:
-        yield "dense" if size & (1 << abi.DENSE_SHIFT) - 1 else "inline"
-    elif size:
-        yield "spans" if size & abi.NODE_SPANS else "starts"
-        for at in range(abi.hi(node), abi.hi(node) + (size & (1 << abi.NODE_SHIFT) - 1)):
-            if cells[at - offset] & abi.TABLE_MORE:
-                further = cells[at - offset] & abi.TABLE_MORE - 1
-                yield from list_kinds(cells, cells[further - offset], offset)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from support.agreement import in_words, told_by_image
 from support.aimed_addresses import BITS
 from support.aimed_calls import aimed_calls
 from support.aimed_policies import KINDS, LAST_PORT, Sheet, aimed_sheet
+from support.table_forms import list_kinds
 
 CALLS_A_SHEET = 300
 FEW_SEEDS = range(4)
@@ -113,6 +114,25 @@ def test_tables_are_of_every_size(sheets: list[Sheet]) -> None:
         assert max(scattered) > 1 << 16
         dense = [edge >> BITS[family] - 16 for rules in of_kind(sheets, "dense") for edge in boundaries(rules, family)]
         assert max(Counter(dense).values()) > 2 * abi.BLOCK_CELLS  # in one place: more than a block holds
+
+
+def table_kinds(image: Image, table: int) -> Iterator[str]:
+    """The forms of the lists of a family's tables, in all policies."""
+    cells = image.cells
+    for number in range(abi.hi(cells[abi.IMAGE_COUNTS])):
+        header = abi.IMAGE_HEADER + number * abi.POLICY_CELLS
+        for direction in range(abi.DIR_TABLES):
+            yield from list_kinds(cells, abi.hi(cells[header + abi.POLICY_BASE]), cells[header + table + direction])
+
+
+def test_lists_are_of_every_form(sheets: list[Sheet]) -> None:
+    images = [compile_image(sheet.policies, default_action=sheet.default, generation=1) for sheet in sheets]
+    for table, kinds in (
+        (abi.POLICY_V4, ("starts", "dense", "inline")),
+        (abi.POLICY_V6, ("starts", "spans", "dense", "inline")),
+    ):
+        found = Counter(kind for image in images for kind in table_kinds(image, table))
+        assert all(found[kind] > 100 for kind in kinds), found
 
 
 def commons(image: Image) -> Iterator[int]:
