@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -145,10 +146,34 @@ def test_every_mistake_is_reported_with_its_own_file(tmp_path: Path) -> None:
 
 def test_invalid_bytes_and_missing_file_are_told(tmp_path: Path) -> None:
     (tmp_path / "bytes.yaml").write_bytes(b"pin_dir: \xff\xfe\n")
-    with pytest.raises(SettingsError, match=r"bytes\.yaml:0:0: "):
+    with pytest.raises(SettingsError, match=r"bytes\.yaml:1:10: is not UTF-8: invalid start byte$"):
         load_settings(str(tmp_path / "bytes.yaml"))
     with pytest.raises(SettingsError, match="cannot be read: No such file"):
         load_settings(str(tmp_path / "missing.yaml"))
+
+
+def test_file_that_is_none_holds_nobody(tmp_path: Path) -> None:
+    config, dropins = write(tmp_path / "cgnetd.yaml", "pin_dir: /a\n"), tmp_path / "cgnetd.yaml.d"
+    dropins.mkdir()
+    (dropins / "a.yaml").symlink_to(os.devnull)
+    assert str(load_settings(config).pin_dir) == "/a"
+    os.mkfifo(dropins / "b.yaml")
+    with pytest.raises(SettingsError, match=r"b\.yaml:0:0: cannot be read: not a regular file$"):
+        load_settings(config)
+    (dropins / "b.yaml").unlink()
+    with (dropins / "b.yaml").open("wb") as sparse:
+        sparse.truncate(4 << 30)
+    with pytest.raises(
+        SettingsError, match=r"b\.yaml:0:0: cannot be read: too large: accepted are up to 1048576 bytes$"
+    ):
+        load_settings(config)
+
+
+def test_list_of_wrong_items_is_no_second_mistake(tmp_path: Path) -> None:
+    config = write(tmp_path / "cgnetd.yaml", "policy_dirs: [rel]\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(config)
+    assert str(caught.value) == f"{config}:1:15: policy_dirs[0]: 'rel' is not accepted: accepted is an absolute path"
 
 
 @pytest.mark.parametrize("text", ["audit.window", "=3", "a=[", "a={b"])

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 LARGEST_BYTES = 256 * 1024 * 1024
 _ATTEMPTS = 5
+_HOW = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY  # a FIFO of that name must not hold the daemon
 
 
 class BeingWritten(OSError):
@@ -59,8 +60,7 @@ def read_whole(path: str, largest_bytes: int = LARGEST_BYTES) -> FileContent:
 
     Raises BeingWritten while it is open for writing, TooLarge, OSError if it cannot be read or is no regular file.
     """
-    # O_NONBLOCK: a FIFO of that name must not hold the daemon.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    fd = os.open(path, _HOW)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise OSError("not a regular file")
@@ -70,13 +70,31 @@ def read_whole(path: str, largest_bytes: int = LARGEST_BYTES) -> FileContent:
         os.close(fd)  # gives the lease up
 
 
+def read_now(path: str, largest_bytes: int) -> bytes:
+    """What a regular file, or /dev/null, holds now, perhaps not as a whole. Waits for nobody.
+
+    Raises TooLarge, OSError if it cannot be read or is anything else.
+    """
+    fd = os.open(path, _HOW)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) and not os.path.samestat(status, os.stat(os.devnull)):
+            raise OSError("not a regular file")
+        data = _read_all(fd, largest_bytes) if stat.S_ISREG(status.st_mode) else b""
+    finally:
+        os.close(fd)
+    if len(data) > largest_bytes:
+        raise TooLarge(f"too large: accepted are up to {largest_bytes} bytes")
+    return data
+
+
 def still_holds(content: FileContent) -> bool:
     """Whether a file, of whose stamp that is known, holds what it held. Never raises.
 
     Cheaper than reading it as a whole: what is equal to a consistent whole is one.
     """
     try:
-        fd = os.open(content.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        fd = os.open(content.path, _HOW)
         try:
             return os.read(fd, len(content.data) + 1) == content.data
         finally:

@@ -55,12 +55,24 @@ def read_marked(file: str, data: bytes) -> Marked:
         message = " ".join(part for part in (error.context, error.problem) if part)
         raise MarkedYamlError(Problem(file, *place, "", message)) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise MarkedYamlError(Problem(file, 0, 0, "", " ".join(str(error).split()))) from None
+        raise MarkedYamlError(
+            _unreadable(file, data) or Problem(file, 0, 0, "", " ".join(str(error).split()))
+        ) from None
     except RecursionError:
         raise MarkedYamlError(Problem(file, 0, 0, "", "is nested too deeply")) from None
     marks: dict[KeyPath, Where] = {}
     plain = _plain(loader, file, node, (), marks) if node is not None else None
     return Marked(plain, marks)
+
+
+def _unreadable(file: str, data: bytes) -> Problem | None:
+    """Where it is not UTF-8, if that is what is wrong."""
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        lines = data[: error.start].decode().split("\n")
+        return Problem(file, len(lines), len(lines[-1]) + 1, "", f"is not UTF-8: {error.reason}")
+    return None
 
 
 def _plain(loader: yaml.SafeLoader, file: str, node: yaml.Node, path: KeyPath, marks: dict[KeyPath, Where]) -> Any:

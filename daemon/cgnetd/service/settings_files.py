@@ -19,10 +19,12 @@ from pydantic_core import ErrorDetails
 from cgnetd.errors import Problem, SettingsError, UsageError
 from cgnetd.policy.types import Where
 from cgnetd.service import places
+from cgnetd.service.files import read_now
 from cgnetd.service.marked_yaml import KeyPath, Marked, MarkedYamlError, dotted, read_marked
 from cgnetd.service.settings import Settings
 
 COMMAND_LINE = "command line"
+LARGEST_BYTES = 1024 * 1024  # of one file
 _NULLABLE = ("cgroup_root", "control_group")  # null means something there
 _ACCEPTED = {"tuple_type": "a list", "model_type": "a mapping", "too_short": "a list with at least one item"}
 
@@ -70,10 +72,9 @@ def _files(path: str, *, must_exist: bool) -> list[str]:
 
 def _read(file: str) -> Marked:
     try:
-        with open(file, "rb") as stream:
-            content = stream.read()
+        content = read_now(file, LARGEST_BYTES)
     except OSError as error:
-        raise SettingsError(f"{file}:0:0: cannot be read: {error.strerror}") from None
+        raise SettingsError(f"{file}:0:0: cannot be read: {error.strerror or error}") from None
     try:
         marked = read_marked(file, content)
     except MarkedYamlError as error:
@@ -108,8 +109,14 @@ def _validate(data: Mapping[str, Any], marks: Mapping[KeyPath, Where], path: str
     try:
         return Settings.model_validate(data)
     except ValidationError as error:
-        problems = sorted(_problem(detail, marks, path) for detail in error.errors(include_url=False))
+        details = [detail for detail in error.errors(include_url=False) if not _follows(detail)]
+        problems = sorted(_problem(detail, marks, path) for detail in details)
         raise SettingsError("\n".join(str(problem) for problem in problems)) from None
+
+
+def _follows(detail: ErrorDetails) -> bool:
+    """Whether it only says that a list whose items are all wrong has too few good ones."""
+    return detail["type"] == "too_short" and bool(detail["input"])
 
 
 def _problem(detail: ErrorDetails, marks: Mapping[KeyPath, Where], path: str) -> Problem:
