@@ -66,17 +66,29 @@ static __always_inline __u8 cgn_tag_of_call(__u64 hash)
 	return hash >> (56 - CGN_CACHE_BITS);
 }
 
-/*
- * The tag of the last call that was allowed of all that have the place of that hash. Wrong now and then, and written
- * without care: it only saves work.
- */
-static __always_inline __u8 *cgn_sight_of_call(__u64 hash)
+/* The tags are wrong now and then, and written without care: they only save work. */
+static __always_inline struct cgn_sights *cgn_sights_here(void)
 {
-	struct cgn_sights *sights;
 	__u32 zero = 0;
 
-	sights = bpf_map_lookup_elem(&cgn_sights, &zero);
-	return sights ? &sights->tag[cgn_place_of_call(hash)] : NULL;
+	return bpf_map_lookup_elem(&cgn_sights, &zero);
+}
+
+/* The tag of the last call that was allowed of all that have the place of that hash. */
+static __always_inline __u8 *cgn_sight_of_call(struct cgn_sights *sights, __u64 hash)
+{
+	return &sights->tag[cgn_place_of_call(hash)];
+}
+
+#define CGN_TAG_WHOLE 0xff
+
+/*
+ * CGN_TAG_WHOLE if the last call of the cgroup that was not remembered had to be judged as a whole: so will the next
+ * one, in a storm of denials, under a rule that logs, in audit mode. Lies among the tags of calls.
+ */
+static __always_inline __u8 *cgn_habit_of_cgroup(struct cgn_sights *sights, __u64 task_id)
+{
+	return &sights->tag[cgn_place_of_cgroup(task_id)];
 }
 
 static __always_inline struct cgn_cached *cgn_cached_at(__u32 place)
@@ -150,12 +162,11 @@ static __always_inline void cgn_keep_at(__u32 place, const struct cgn_wanted *wa
 }
 
 /* Remembers that a call was allowed, from the second time on: many calls never come again. */
-static __always_inline void cgn_keep_call(__u64 hash, const struct cgn_wanted *wanted, const struct cgn_memo *memo)
+static __always_inline void cgn_keep_call(struct cgn_sights *sights, __u64 hash, const struct cgn_wanted *wanted,
+					  const struct cgn_memo *memo)
 {
-	__u8 tag = cgn_tag_of_call(hash), *sight = cgn_sight_of_call(hash);
+	__u8 tag = cgn_tag_of_call(hash), *sight = cgn_sight_of_call(sights, hash);
 
-	if (!sight)
-		return;
 	if (*sight != tag) {
 		*sight = tag;
 		return;
@@ -176,8 +187,15 @@ CGN_STATIC_NOINLINE void cgn_keep_allow(const struct cgn_call *call)
 		.address = {call->address[0], call->address[1]},
 		.what = CGN_WHAT(call->hook, call->family, call->protocol, call->port),
 	};
+	struct cgn_sights *sights = cgn_sights_here();
+	__u8 *habit;
 
-	cgn_keep_call(cgn_hash_of_call(memo.task_id, &wanted), &wanted, &memo);
+	if (!sights)
+		return;
+	habit = cgn_habit_of_cgroup(sights, memo.task_id);
+	if (*habit == CGN_TAG_WHOLE)
+		*habit = 0;
+	cgn_keep_call(sights, cgn_hash_of_call(memo.task_id, &wanted), &wanted, &memo);
 }
 
 /* Remembers that nothing governs the task's cgroup. */

@@ -107,13 +107,13 @@ static __always_inline enum cgn_sight cgn_glance(struct cgn_glance *glance, stru
 }
 
 /* What is remembered in the place of the whole call, CGN_PLAIN() or CGN_PLAIN_OTHER. */
-static __always_inline __u64 cgn_recall(__u64 hash, const struct cgn_wanted *wanted, __u64 task_id, __u64 era)
+static __always_inline __u64 cgn_recall(struct cgn_sights *sights, __u64 hash, const struct cgn_wanted *wanted,
+					__u64 task_id, __u64 era)
 {
-	const __u8 *sight = cgn_sight_of_call(hash);
 	const struct cgn_cached *entry;
 	__u32 counter;
 
-	if (!sight || *sight != cgn_tag_of_call(hash))
+	if (*cgn_sight_of_call(sights, hash) != cgn_tag_of_call(hash))
 		return CGN_PLAIN_OTHER;
 	entry = cgn_cached_at(cgn_place_of_call(hash));
 	return entry && cgn_says_allow(entry, wanted, task_id, era, &counter) ? CGN_PLAIN(counter) : CGN_PLAIN_OTHER;
@@ -137,15 +137,23 @@ CGN_STATIC_NOINLINE __u64 cgn_find_plainly(__u64 task_id, __u64 era, __u64 what,
 		.direction = CGN_DIR_EGRESS,
 		.context = cgn_context_of(CGN_WHAT_HOOK(what), CGN_WHAT_PROTOCOL(what)),
 	};
-	__u64 hash = cgn_hash_of_call(task_id, &wanted), plain = cgn_recall(hash, &wanted, task_id, era);
+	__u64 hash = cgn_hash_of_call(task_id, &wanted), plain;
+	struct cgn_sights *sights = cgn_sights_here();
+	__u8 *habit;
 
-	if (plain != CGN_PLAIN_OTHER)
+	if (!sights)
+		return CGN_PLAIN_OTHER;
+	plain = cgn_recall(sights, hash, &wanted, task_id, era);
+	habit = cgn_habit_of_cgroup(sights, task_id);
+	if (plain != CGN_PLAIN_OTHER || *habit == CGN_TAG_WHOLE)
 		return plain;
 	plain = cgn_judge_plainly(&question, task_id);
-	if (plain != CGN_PLAIN_OTHER) {
-		memo.counter = CGN_PLAIN_COUNTER(plain);
-		cgn_keep_call(hash, &wanted, &memo);
+	if (plain == CGN_PLAIN_OTHER) {
+		*habit = CGN_TAG_WHOLE;
+		return plain;
 	}
+	memo.counter = CGN_PLAIN_COUNTER(plain);
+	cgn_keep_call(sights, hash, &wanted, &memo);
 	return plain;
 }
 

@@ -37,6 +37,7 @@ CALLS = 200
 HOOKS = ("connect4", "connect6", "sendmsg4", "sendmsg6")
 ALLOWS = "{action: allow, to: [127.0.0.0/8]}"
 DENIES = "{action: deny, to: [127.0.0.0/8]}"
+DENIES_SOME = "{action: deny, to: [127.0.0.64/26, 127.0.0.130, 127.0.0.133, 127.0.0.134]}"
 ELSEWHERE = "{action: deny, to: [10.0.0.0/8]}"
 LEAVES = "{action: pass, to: [127.0.0.0/8]}"
 
@@ -118,6 +119,15 @@ def test_each_is_denied_and_counted(
     enforcement.load(image(*policies, default_action=default_action), HOOKS)
     assert private_cgroup.child("app").call(denials) == 2 * CALLS
     assert counts(enforcement) == {rule_id: 2 * CALLS}
+
+
+def test_each_is_judged_by_itself_whatever_became_of_those_before(
+    private_cgroup: PrivateCgroup, enforcement: Enforcement
+) -> None:
+    enforcement.load(image(policy("a", f"{DENIES_SOME}, {ALLOWS}")), HOOKS)
+    denied = 2 * (64 + 3)
+    assert private_cgroup.child("app").call(denials) == denied
+    assert counts(enforcement) == {FIRST_RULE_ID: denied, FIRST_RULE_ID + 1: 2 * CALLS - denied}
 
 
 def test_what_an_audit_policy_would_deny_is_counted_as_that_too(
