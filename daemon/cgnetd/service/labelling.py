@@ -124,7 +124,7 @@ class Labelling:
                 fresh = self._walk()
             entries = {cgroup_id: self._entry(cgroup_id) for cgroup_id in fresh}
             if walk or written:
-                entries = {i: entry for i, entry in entries.items() if not self._agree(self._store.label(i), entry)}
+                entries = {i: entry for i, entry in entries.items() if self._lacks(i, entry)}
             if not entries:
                 self._forget(written - self.tree.keys())
                 return len(self.tree)
@@ -134,6 +134,10 @@ class Labelling:
         raise KernelError(
             f"label cgroups below {self._root.path}: new ones keep coming faster than they can be labelled"
         )
+
+    def _lacks(self, cgroup_id: int, entry: bytes) -> bool:
+        """Whether a cgroup that is still there has another label."""
+        return not self._agree(self._store.label(cgroup_id), entry) and self._exists(cgroup_id)
 
     def _label_known(self) -> set[int]:
         """Label the cgroups of the last walk whose labels are known, without a walk; the tree is these from here on."""
