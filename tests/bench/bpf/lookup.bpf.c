@@ -84,7 +84,7 @@ LOOKUP_PROGRAM(lookup_idle, lookup_nothing)
 /* The first policy of the image in slot 0: its rule reference, found from the header on. */
 static __always_inline __u32 lookup_classify(const struct lookup_key *key)
 {
-	struct cgn_call call = {
+	struct cgn_question question = {
 		.address = {key->address[0], key->address[1]},
 		.port = key->port,
 		.family = key->family,
@@ -97,12 +97,12 @@ static __always_inline __u32 lookup_classify(const struct lookup_key *key)
 	__u64 base;
 
 	if (cgn_read_from(&reader, 0) && cgn_read(&reader, CGN_IMAGE_HEADER + CGN_POLICY_BASE, &base))
-		cgn_classify(&call, &reader, CGN_IMAGE_HEADER, CGN_HI(base), &reference);
+		cgn_classify(&question, &reader, CGN_IMAGE_HEADER, CGN_HI(base), &reference);
 	return reference;
 }
 LOOKUP_PROGRAM(lookup_classified, lookup_classify)
 
-/* What a hook does for a call that no CPU remembers: label, verdict, count. A function by itself, for its stack. */
+/* What a hook does for a call that is judged as a whole: label, verdict, count. A function by itself, for its stack. */
 __weak __noinline __u32 lookup_judge(__u64 high, __u64 low, __u32 port, __u8 family, __u8 proto)
 {
 	struct cgn_test test = {
