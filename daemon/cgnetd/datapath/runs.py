@@ -24,6 +24,8 @@ _CELL = (1 << WORD) - 1
 _HALF, _HALF_CELL = 32, (1 << 32) - 1
 _PACKS = abi.BYTE_ORDER == "little"  # dense lists are packed in that order; elsewhere lists are wide
 _NARROW = 15  # bits of a row in a dense list that no index is before
+_NOT_NARROW = (1 << _HALF + _NARROW) - (1 << _NARROW)  # bits of an entry whose key and row would not fit there
+_NARROW_NODE = abi.NODE_DENSE | _NARROW << abi.DENSE_SHIFT
 
 
 def spans(starts: Sequence[int], end: int) -> list[int] | None:
@@ -60,6 +62,11 @@ def row_node(row: int) -> int:
     return abi.cell(row + 1, 0)
 
 
+def narrow_node(entry: int) -> int | None:
+    """The node of a list of one span, as `Density.narrow` would have it, of which there can be very many."""
+    return None if entry & _NOT_NARROW or not _PACKS else abi.cell(entry >> _HALF | entry & ANSWER, _NARROW_NODE)
+
+
 class Place(NamedTuple):
     """The entries `first` to `end` of a run: all that are about addresses that have the first `position` bits in common
     with `begin`. The first one can begin before."""
@@ -84,8 +91,7 @@ class Density(NamedTuple):
     @classmethod
     def narrow(cls, entries: Sequence[int]) -> Density | None:
         """Without an index before; None if keys and rows do not fit."""
-        unfit = (1 << _HALF + _NARROW) - (1 << _NARROW)
-        return None if not _PACKS or reduce(or_, entries) & unfit else cls(0, _NARROW)
+        return None if not _PACKS or reduce(or_, entries) & _NOT_NARROW else cls(0, _NARROW)
 
     def node(self, at: int, entries: Sequence[int]) -> int:
         """The node of a list of these entries, which stand at half cell `at`. One alone is in the node itself."""

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from cgnetd.datapath import abi
 from cgnetd.datapath.addresses import V4, V6, Family, Pieces
-from cgnetd.datapath.runs import ANSWER, BEYOND_KEYS, WORD, Density, Place, Run, row_node, spans
+from cgnetd.datapath.runs import ANSWER, BEYOND_KEYS, WORD, Density, Place, Run, narrow_node, row_node, spans
 
 BARE_ENTRIES = 16  # up to here bisection is as quick as an index
 BARE_ENTRIES_V6 = 64  # of a whole table; an index of one takes 4 KiB at least
@@ -119,9 +119,9 @@ class _Table:
             self.cells.append(self._single(start - slot, size, row, rest))
             middle = _shifted(slot + (1 << rest - 1), bits - WORD)
             entry = middle | abi.TABLE_MORE | self._offset + len(self.cells) - 1
-        dense = Density.narrow((entry,))
-        if dense:
-            return dense.node(0, (entry,))
+        node = narrow_node(entry)
+        if node is not None:
+            return node
         self.cells.append(entry)
         return abi.cell(self._offset + len(self.cells) - 1, abi.NODE_SPANS | 1)
 
