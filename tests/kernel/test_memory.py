@@ -17,7 +17,7 @@ from support.memory import MemoryCgroup, memory_cgroup
 from support.sandbox import PrivateCgroup
 from support.starved import Starved, starved
 
-PREFIXES = 240_000
+PREFIXES = 480_000
 SERVICES = 400
 SMALL = 1 << 20  # for everything else that a pass makes the kernel allocate
 

@@ -17,7 +17,6 @@ from cgnetd.datapath.interpret import ImageReader
 from cgnetd.datapath.label import Label
 from cgnetd.datapath.rules import RuleIndex
 from cgnetd.errors import PolicyError
-from cgnetd.policy.ranges import merged
 from cgnetd.policy.types import (
     Action,
     AddressRanges,
@@ -156,22 +155,6 @@ def test_a_table_answers_at_every_boundary() -> None:
         assert reader.judge(label, None, connect(host.v4[0][0], 80)).rule_id == abi.RULE_FIRST + i
         assert reader.judge(label, None, connect(host.v4[0][0] + 1, 80)).rule_id == abi.RULE_DEFAULT
         assert reader.judge(label, None, connect(host.v4[0][0], 81)).rule_id == abi.RULE_DEFAULT
-
-
-def test_the_row_that_is_met_most_answers_where_no_prefix_is() -> None:
-    denied = AddressRanges(v4=merged([host.v4[0] for host in hosts(1000)]))
-    around = AddressRanges(v4=((8 << 24, (16 << 24) - 1),), v6=((1 << 120, (1 << 121) - 1),))
-    alone = policy(egress(Action.DENY, denied))
-    within = policy(egress(Action.DENY, denied), egress(Action.ALLOW, around), default=Action.DENY)
-    reader = ImageReader(compiled(within).cells)
-
-    def is_denied(family: int, address: int) -> bool:
-        return reader.judge(Label(0, (0,)), None, Flow(Hook.CONNECT, Protocol.TCP, family, address, 80)).denied
-
-    assert [is_denied(4, (10 << 24) + n) for n in range(5)] == [True, False, False, True, False]
-    assert [is_denied(4, n << 24) for n in (7, 8, 15, 16)] == [True, False, False, True]
-    assert [is_denied(6, n << 120) for n in (0, 1, 2)] == [True, False, True]
-    assert compile_policy(within).sizes.cells < compile_policy(alone).sizes.cells + 1000
 
 
 def test_tables_of_ipv6_answer_on_both_sides_of_64_bits() -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 
 MAGIC = 0x6E676331
-ABI_VERSION = 5
+ABI_VERSION = 6
 SLOTS = 2
 
 CELL_BYTES = 8
