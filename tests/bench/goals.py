@@ -14,6 +14,7 @@ SENDTO_RATIO = 1.13  # UDP sendto with 1,000 rules, to no program at all
 GOVERNED_RATIO, UNGOVERNED_RATIO = 1.04, 1.02  # UDP sendto, to an empty program
 PROGRAM_NS = 120.0  # the whole program on a call that no CPU remembers, beyond an empty one, at every size
 CLASSIFY_NS = {4: 30.0, 6: 50.0}  # at 10 rules; twice that at 100,000 prefixes and 10,000 rules
+PREFIX_BYTES = 16.0  # of an image, beside the table of rows
 REDIRECT_RATIO = 1.05  # TCP connect and close, redirected, to direct without programs
 RELOAD_MS = 500.0  # 10,000 rules, from asking to in force
 RSS_MIB = 60.0
@@ -39,6 +40,8 @@ def goals(found: Mapping[str, Any]) -> Iterator[Goal]:
     """Of the parts that were measured."""
     if "lookup" in found:
         yield from _lookup(found["lookup"]["rows"])
+    if "structures" in found:
+        yield from _structures(found["structures"]["rows"])
     if "calls" in found:
         yield from _calls(found["calls"]["operations"], clean=not found["calls"]["foreign_programs"])
     if "peers" in found:
@@ -74,6 +77,13 @@ def _lookup(rows: Sequence[Mapping[str, Any]]) -> Iterator[Goal]:
             slower = max(row["ns"]["classified"]["best"] for row in of_it)
             name = f"classification, IPv{family}, {size} rules" + (", 100,000 prefixes" if times > 1 else "")
             yield Goal(name, f"<= {limit * times:.0f} ns", f"{slower:.1f} ns", slower <= limit * times)
+
+
+def _structures(rows: Sequence[Mapping[str, Any]]) -> Iterator[Goal]:
+    sizes = {(row["what"], row["family"], row["size"]): row["bytes_a_prefix"]["indexes"] for row in rows}
+    for (what, family, size), taken in sizes.items():
+        name = f"bytes a prefix, IPv{family}, {size:,} {what.removesuffix(' prefixes')} ones"
+        yield Goal(name, f"<= {PREFIX_BYTES:.0f}", f"{taken:.1f}", taken <= PREFIX_BYTES)
 
 
 def _peers(rows: Sequence[Mapping[str, Any]], *, clean: bool) -> Iterator[Goal]:

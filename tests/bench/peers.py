@@ -168,9 +168,11 @@ def relative(cgroup: PrivateCgroup) -> str:
 def _rows(size: int, sides: dict[str, Side], rounds: int) -> list[dict[str, Any]]:
     names, turns = list(sides), []
     counts = _calibrate(sides, denylist.listed(size))
-    for number in range(rounds):
-        at = number % len(names)  # what comes first changes
-        turns.append(_round(sides, names[at:] + names[:at], counts))
+    with ExitStack() as places:
+        for number in range(rounds):
+            places.enter_context(neighbours())  # our programs, loaded in each turn, come to lie behind them
+            at = number % len(names)  # what comes first changes
+            turns.append(_round(sides, names[at:] + names[:at], counts))
     return [
         {
             "size": size,
