@@ -16,11 +16,12 @@ from cgnetd.datapath import abi
 from cgnetd.datapath.addresses import V4, V6, Family, Pieces
 from cgnetd.datapath.runs import ANSWER, BEYOND_KEYS, WORD, Density, Place, Run, narrow_node, row_node, spans
 
-BARE_ENTRIES = 16  # up to here bisection is as quick as an index
+BARE_ENTRIES, BARE_SPANS = 16, 8  # up to here bisection is as quick as an index
 BARE_ENTRIES_V6 = 64  # of a whole table; an index of one takes 4 KiB at least
 SPANS_FROM = 1024  # pieces of a table; what a span covers is a look at it more, and few starts take little room
 MAX_INDEX_BITS = 16
 _BLIND_BITS, _BLIND_LEAST = 8, 4  # of an index that parts nothing, where all begin with the same bits
+_UNICAST_V6, _FEW_V6 = 3, 2048  # with fewer spans, an index of so many bits first saves most of 4 KiB
 _DENSE, _SPARSE = 1, 2  # an index has between 2^-_SPARSE and 2 * 2^-_SPARSE nodes an entry
 _SKIP_V6 = 9  # of a table with an index, so that the first key ends with the 48th bit, where most prefixes do
 
@@ -131,7 +132,7 @@ class _Table:
         run = self._spans(starts, at, skip) or Run(starts, at, skip)
         self.cells.frombytes(run.packed())
         whole = Place(0, len(run.entries), 0, 0)
-        return self._found(run, whole) if skip or whole.end > BARE_ENTRIES else run.node(whole)
+        return self._found(run, whole) if skip or whole.end > _bare(run) else run.node(whole)
 
     def _spans(self, starts: Sequence[int], at: int, skip: int) -> Run | None:
         """A run of spans to stand at cell `at`; None where starts are smaller, or quicker."""
@@ -146,7 +147,7 @@ class _Table:
 
     def _density(self, run: Run) -> Density | None:
         """How a run of spans can be dense; None if it cannot."""
-        if self._family is V4 and len(run.entries) > BARE_ENTRIES:
+        if self._family is V4 and len(run.entries) > _bare(run):
             dense = Density.behind(min(_told_bits(run), abi.TABLE_SKIP))
             if dense and max(self._rows) >> dense.row_bits == 0:
                 return dense
@@ -183,15 +184,22 @@ def _told_bits(run: Run) -> int:
 def _index_bits(run: Run, place: Place) -> int:
     """Of the index of a place; 0 where a list is as quick."""
     count = place.end - place.first
-    if not place.position and run.skip:
-        return run.skip
-    if count <= BARE_ENTRIES:
+    if place.position < run.skip:
+        few = run.is_spans and len(run.entries) < _FEW_V6 and not place.position
+        bits = _UNICAST_V6 if few else run.skip - place.position
+        return bits if run.is_list(place) else 0
+    if count <= _bare(run):
         return 0
     shared = run.shared_bits(place) - place.position
     bits = count.bit_length() - (_SPARSE if place.position else _DENSE)
     if shared >= _BLIND_LEAST:
         bits = min(bits, shared, _BLIND_BITS)
     return min(MAX_INDEX_BITS, run.skip + abi.TABLE_KEY_BITS - place.position, max(1, bits))
+
+
+def _bare(run: Run) -> int:
+    """Up to how many entries in a place have no index."""
+    return BARE_SPANS if run.is_spans else BARE_ENTRIES
 
 
 def _shifted(value: int, bits: int) -> int:
