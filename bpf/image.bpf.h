@@ -216,6 +216,7 @@ static __always_inline bool cgn_row(struct cgn_reader *reader, __u32 blob, __u64
 			return false;
 		*row = CGN_LO(node) & CGN_NODE_SPANS ? cgn_covered(entry, bits, CGN_TABLE_STEP)
 						     : entry & (CGN_TABLE_STEP - 1);
+		barrier_var(*row); /* one way on for both kinds of lists: verifiers follow each by itself */
 		if (!(*row & CGN_TABLE_MORE))
 			return true;
 		from += CGN_NODE_SKIP(node) + CGN_TABLE_KEY_BITS;
