@@ -23,7 +23,7 @@ from vm.junit import write_junit
 from vm.record import Record
 
 HOST = "host"
-_TIMEOUT_S = 2000.0
+_TIMEOUT_S = 2600.0
 
 
 def main() -> int:
