@@ -10,6 +10,8 @@ from random import Random
 
 import pytest
 
+from bench import rival_tables
+from bench.prefixes import random_prefixes
 from cgnetd.datapath import abi, runs, tables
 from cgnetd.datapath.addresses import V4, V6, Family, Pieces
 from cgnetd.datapath.reader import LOW, CellReader
@@ -128,6 +130,14 @@ def test_prefixes_that_lie_apart_take_little(family: Family, length: int, bytes_
     every = max(2, 1 << length - 46) if family is V6 else 3
     cells, _ = table_cells(family, prefixes(family, 10_000, begin, length, every), 0)
     assert 8 * len(cells) <= bytes_each * 10_000
+
+
+@pytest.mark.parametrize("count", [1000, 10_000, 100_000])
+@pytest.mark.parametrize(("family", "version"), [(V4, 4), (V6, 6)], ids=["v4", "v6"])
+def test_random_prefixes_take_16_bytes_at_most_index_and_all(family: Family, version: int, count: int) -> None:
+    starts, answers = rival_tables.pieces(random_prefixes(version, count))
+    cells, _ = table_cells(family, Pieces(starts, answers), 0)
+    assert 8 * len(cells) <= 16 * count
 
 
 def index_bits(cells: array[int], node: int) -> int:
